@@ -1,0 +1,124 @@
+"""A model: module, tokenizer and task together.
+
+Together, because a technique may drop vocabulary (so the tokenizer changes with the module), and because
+calibration and distillation need to know what the model is for.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ondevice.models.tasks import Floats, Task, pool, tokenize
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from: its name, the exact revision or weights hash, and its licence."""
+
+    name: str
+    revision: str = ""
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Model:
+    """module: a torch module in eval mode that takes `input_ids` and `attention_mask` (a transformers model).
+    tokenizer: a `tokenizers.Tokenizer`. task: what the model is for.
+    config: its Hugging Face configuration as a dictionary. source: provenance.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    task: Task
+    config: dict[str, Any] = field(default_factory=dict)
+    source: Source = Source("unnamed")
+
+    def layers(self, kind: type[Layer], matching: str = "*") -> dict[str, Layer]:
+        """The submodules of a kind whose name fits a shell pattern, by name."""
+        return {
+            name: module
+            for name, module in self.module.named_modules()
+            if isinstance(module, kind) and fnmatch.fnmatchcase(name, matching)
+        }
+
+    def replace(
+        self, kind: type[Layer], matching: str = "*", *, by: Callable[[str, Layer], nn.Module | None]
+    ) -> Model:
+        """A model in which each such submodule is `by(name, module)` (None: left as it is).
+
+        Every tensor that is not touched is shared with this model; this model is not edited.
+        """
+        new = {name: by(name, layer) for name, layer in self.layers(kind, matching).items()}
+        return self.with_modules({name: layer for name, layer in new.items() if layer is not None})
+
+    def with_modules(self, new: dict[str, nn.Module]) -> Model:
+        """A model in which the named submodules are the given ones; all else is shared, nothing edited."""
+        module = share(self.module)
+        for name, layer in new.items():
+            parent, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(parent), leaf, layer)
+        return replace(self, module=module)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to the task's maximum length, without padding."""
+        return tokenize(self.tokenizer, texts, self.task.max_length)
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], batch_size: int = 32) -> Floats:
+        """Embeddings (texts, dimension) by plain torch: what every other way to run the model is held to."""
+        import numpy as np
+
+        rows: list[Floats | None] = [None] * len(texts)
+        for indices, ids, mask in batches(self.tokens(texts), batch_size):
+            hidden = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
+            for row, index in enumerate(indices):
+                rows[index] = pool(hidden[row, : int(mask[row].sum())].float().numpy(), self.task)
+        return np.stack([row for row in rows if row is not None])
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[str], batch_size: int = 32) -> Floats:
+        """Class logits (texts, labels) by plain torch."""
+        import numpy as np
+
+        rows: list[Floats | None] = [None] * len(texts)
+        for indices, ids, mask in batches(self.tokens(texts), batch_size):
+            out = self.module(input_ids=ids, attention_mask=mask).logits.float().numpy()
+            for row, index in enumerate(indices):
+                rows[index] = out[row]
+        return np.stack([row for row in rows if row is not None])
+
+
+def batches(
+    token_ids: Sequence[Sequence[int]], batch_size: int, pad: int = 0
+) -> list[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Batches of similar length: (indices into token_ids, padded ids, mask), longest texts first."""
+    order = sorted(range(len(token_ids)), key=lambda index: -len(token_ids[index]))
+    out = []
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        longest = max(len(token_ids[index]) for index in chosen)
+        ids = torch.full((len(chosen), longest), pad, dtype=torch.long)
+        mask = torch.zeros((len(chosen), longest), dtype=torch.long)
+        for row, index in enumerate(chosen):
+            length = len(token_ids[index])
+            ids[row, :length] = torch.tensor(token_ids[index])
+            mask[row, :length] = 1
+        out.append((chosen, ids, mask))
+    return out
+
+
+def share(module: nn.Module) -> nn.Module:
+    """A copy of the module tree whose tensors are the very same objects (no memory is copied)."""
+    memo: dict[int, Any] = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        memo[id(tensor)] = tensor
+    return copy.deepcopy(module, memo)
