@@ -1,0 +1,1 @@
+"""Quality: how good an answer is. NumPy only."""
