@@ -1,12 +1,16 @@
-"""Tiny checkpoints in the ecosystem's own formats, written by transformers and tokenizers themselves."""
+"""Fixtures of all tests: tools that may be missing, and tiny checkpoints in the ecosystem's own formats,
+written by transformers and tokenizers themselves."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 SENTENCES = [
@@ -16,6 +20,27 @@ SENTENCES = [
     "Ünïcode, CAPITALS and numbers: 1234567890!",
     "how do I open a file and read its lines? " * 12,
 ]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def require_tool() -> Callable[[str, str], str]:
+    """Skip a test by name where a tool is missing, with the command that installs it; fail under CI."""
+
+    def check(name: str, package: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            message = f"{name} is missing; install it with: apt-get install {package}"
+            if os.environ.get("ONDEVICE_REQUIRE_ALL") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return check
 
 
 @pytest.fixture
