@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -93,28 +94,40 @@ def peak_memory(command: Sequence[str], *, timeout: float | None = None) -> Figu
 
 
 def peak_memory_of(function: Callable[..., object], *arguments: Any) -> Figure:
-    """Peak resident bytes of a fresh Python process that imports and calls `function(*arguments)`.
+    """Peak resident bytes of a fresh Python process that imports and calls `function(*arguments)`; see
+    `call_fresh`. Python itself is included."""
+    return Figure.of([call_fresh(_discard, function, arguments)[1]], "bytes")
 
-    The function must be importable by name and its arguments must pickle. Python itself is included. Raises
-    BadInput with the reason where the call fails.
+
+def call_fresh(
+    function: Callable[..., Any], *arguments: Any, timeout: float | None = None
+) -> tuple[Any, int]:
+    """What `function(*arguments)` returns in a fresh Python process, and that process's peak resident bytes.
+
+    The function must be importable by name; arguments and result must pickle. Raises BadInput with the reason
+    where the call fails or runs past `timeout` seconds.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(sender, function, arguments))
     try:
         process.start()
-    except (AttributeError, TypeError, ImportError) as error:
+    except (AttributeError, TypeError, ImportError, pickle.PicklingError) as error:
         raise BadInput(f"{function!r} cannot be sent to a fresh process: {error}") from error
     sender.close()
     try:
-        problem, peak = receiver.recv()
+        if not receiver.poll(timeout):
+            raise BadInput(f"{function!r} ran past {timeout} s")
+        problem, result, peak = receiver.recv()
     except EOFError:
         process.join()
         raise BadInput(f"{function!r} ended its process, exit status {process.exitcode}") from None
-    process.join()
+    finally:
+        process.kill()
+        process.join()
     if problem:
         raise BadInput(f"{function!r} failed: {problem}")
-    return Figure.of([peak], "bytes")
+    return result, peak
 
 
 def own_peak() -> int:
@@ -127,10 +140,13 @@ def own_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 
 
-def _call(sender: Any, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+def _discard(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    function(*arguments)
+
+
+def _call(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
-        function(*arguments)
+        result = function(*arguments)
+        sender.send(("", result, own_peak()))
     except Exception as error:
-        sender.send((f"{type(error).__name__}: {error}", 0))
-    else:
-        sender.send(("", own_peak()))
+        sender.send((f"{type(error).__name__}: {error}", None, 0))
