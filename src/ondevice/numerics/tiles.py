@@ -147,6 +147,7 @@ def check_format(rows: int, columns: int, bits: int, group_size: int) -> None:
 
 def stored_bytes(rows: int, columns: int, bits: int, group_size: int) -> int:
     """Bytes of a rows x columns matrix in tiles."""
+    check_format(rows, columns, bits, group_size)
     return -(-rows // PANEL) * _panel_bytes(-(-columns // group_size), bits, group_size)
 
 
