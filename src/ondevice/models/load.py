@@ -100,7 +100,7 @@ def _download(name: str, revision: str | None, token: str | None, offline: bool 
             folder = fetch(*_SMALL_FILES, *_PICKLES)
     except errors.GatedRepoError as error:
         raise BadInput(
-            f"{at} is gated: ask for access on its hub page, then pass token= or set HF_TOKEN"
+            f"{at} is gated: ask for access on its page, then pass token= or set HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise BadInput(f"{name} has no revision {revision!r} on the hub") from error
@@ -121,22 +121,39 @@ def _download(name: str, revision: str | None, token: str | None, offline: bool 
     return folder, folder.name
 
 
-def _build(checkpoint: Checkpoint, task: Task) -> Any:
+def skeleton(config: dict[str, Any], task: Task) -> Any:
+    """The network that a configuration describes, for a task: its parameters on the meta device, to be filled.
+
+    Raises UnsupportedModel where the configuration describes none that is supported.
+    """
     import transformers
     from huggingface_hub.errors import StrictDataclassError
 
-    stem = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}[checkpoint.family]
+    stems = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
     try:
-        config = getattr(transformers, f"{stem}Config").from_dict(checkpoint.config)
+        stem = stems[str(config.get("model_type"))]
+        settings = getattr(transformers, f"{stem}Config").from_dict(config)
         # SDPA and eager are equally fast on CPU at 128 tokens; SDPA does not keep the scores of long inputs.
-        config._attn_implementation = "sdpa"
+        settings._attn_implementation = "sdpa"
         with torch.device("meta"):
             if task.kind == "classification":
-                module = getattr(transformers, f"{stem}ForSequenceClassification")(config)
+                module = getattr(transformers, f"{stem}ForSequenceClassification")(settings)
             else:  # no pooling that is supported uses the pooler
-                module = getattr(transformers, f"{stem}Model")(config, add_pooling_layer=False)
+                module = getattr(transformers, f"{stem}Model")(settings, add_pooling_layer=False)
     except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
-        raise UnsupportedModel(f"{checkpoint.folder}: config.json describes no network: {error}") from error
+        raise UnsupportedModel(f"config.json describes no network that is supported: {error!r}") from error
+    for name, buffer in list(module.named_buffers()):  # no checkpoint stores them
+        parent, _, leaf = name.rpartition(".")
+        values = torch.arange(buffer.numel()) if leaf == "position_ids" else torch.zeros(buffer.numel())
+        module.get_submodule(parent).register_buffer(leaf, values.long().view(buffer.shape), persistent=False)
+    return module.eval().requires_grad_(False)
+
+
+def _build(checkpoint: Checkpoint, task: Task) -> Any:
+    try:
+        module = skeleton(checkpoint.config, task)
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{checkpoint.folder}: {error}") from error
     _fill(module, checkpoint)
     return module.eval().requires_grad_(False)
 
@@ -148,7 +165,7 @@ def _fill(module: nn.Module, checkpoint: Checkpoint) -> None:
     state: dict[str, torch.Tensor] = {}
     extra, shapes, wild = [], [], []
     for path in checkpoint.weight_files():
-        for stored, tensor in _tensors(path).items():
+        for stored, tensor in read_tensors(path).items():
             name = stored.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
             name = name.replace("LayerNorm.beta", "LayerNorm.bias")
             if name.endswith(_BUFFERS) or (name not in wanted and name.startswith(_UNUSED)):
@@ -174,13 +191,10 @@ def _fill(module: nn.Module, checkpoint: Checkpoint) -> None:
             more = f" and {len(names) - 8} more" if len(names) > 8 else ""
             raise BadInput(f"{checkpoint.folder}: {problem}: {', '.join(sorted(names)[:8])}{more}")
     module.load_state_dict(state, assign=True)
-    for name, buffer in list(module.named_buffers()):  # those that no checkpoint stores
-        parent, _, leaf = name.rpartition(".")
-        values = torch.arange(buffer.numel()) if leaf == "position_ids" else torch.zeros(buffer.numel())
-        module.get_submodule(parent).register_buffer(leaf, values.long().view(buffer.shape), persistent=False)
 
 
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or .bin file. Raises UnsafeModel for a pickle that holds more."""
     if not path.is_file():
         raise BadInput(f"{path} is missing; its index names it")
     if path.suffix == ".safetensors":
