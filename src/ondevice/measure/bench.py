@@ -74,7 +74,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def ratio_of(baseline: dict[str, Any], ours: dict[str, Any], figure: str = "latency") -> float:
-    """Median of ours / median of the baseline. Rows of different hosts, or without the figure, are refused."""
+    """Median of ours / median of the baseline. Refuses rows of different hosts or without the figure."""
     if baseline["host"] != ours["host"]:
         raise BadInput(f"{baseline['cell']} and {ours['cell']} ran on different hosts: no ratio")
     for row in (baseline, ours):

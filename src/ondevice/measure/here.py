@@ -118,7 +118,7 @@ def _processor() -> str:
 
 
 def _caches() -> list[tuple[int, int]]:
-    """(level, bytes) of the first core's data caches, smallest first; empty where the system does not tell."""
+    """(level, bytes) of the first core's data caches, smallest first; empty where the system is silent."""
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     found = []
     for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):

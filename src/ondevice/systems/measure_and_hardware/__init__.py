@@ -1,0 +1,1 @@
+"""Recipes of the systems that measure devices or shape hardware for models."""
