@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.errors import BadInput
+from ondevice.measure.amounts import amount
 from ondevice.measure.compare import Evidence
 from ondevice.systems import registry
 from ondevice.systems.registry import System
@@ -49,18 +50,6 @@ def write_pages() -> list[Path]:
     return [folder / name for name in wanted]
 
 
-def amount(value: float, unit: str) -> str:
-    """A number as people read it: "2.4 ms", "15.9 MB", "0.995"."""
-    if unit == "s":
-        scale, name = next(((s, n) for s, n in ((1, "s"), (1e-3, "ms")) if abs(value) >= s), (1e-6, "µs"))
-        return f"{value / scale:.3g} {name}"
-    if unit == "bytes":
-        scales = ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"))
-        scale, name = next(((s, n) for s, n in scales if abs(value) >= s), (1, "bytes"))
-        return f"{value / scale:.4g} {name}"
-    return f"{value:.4g} {unit}".rstrip()
-
-
 def _index() -> str:
     systems = list(registry.catalogue().values())
     counts: dict[str, int] = {"works": 0, "below": 0, "unproven": 0, "not built": 0}
@@ -90,7 +79,7 @@ def _page(entry: System) -> str:
     lines = [f"# {entry.slug}", "", f"*{entry.title}* ({entry.kind})", ""]
     if entry.claim:
         lines += [f"**Claim.** {entry.claim}", ""]
-    lines += [f"**The paper's figure.** {entry.paper_figure or 'None given in its abstract.'}", ""]
+    lines += [f"**The paper's figure.** {entry.paper_figure or 'None recorded.'}", ""]
     status = registry.status(entry.slug)
     changed = " (the recipe changed since the result below)" if status == "unproven" and document else ""
     lines += [f"**Status.** {status}{changed}", "", "```", f"ondevice systems run {entry.slug}", "```"]
