@@ -1,4 +1,119 @@
-// Python bindings of the compiled core.
+// Python bindings of the compiled core: `ondevice.kernels` checks every argument before it calls these.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
-NB_MODULE(_core, m) { m.def("version", [] { return 1; }); }
+#include <optional>
+#include <stdexcept>
+
+#include "ops.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+template <class T>
+using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Floats = Array<const float>;
+using MaybeFloats = std::optional<Floats>;
+using Bytes = Array<const uint8_t>;
+
+const float* data(const MaybeFloats& array) { return array ? array->data() : nullptr; }
+
+struct Matrix {
+    Weights weights;
+    Bytes keep;  // the memory that `weights` points into
+};
+
+struct Core {
+    Pool pool;
+    const KernelTable* kernels;
+
+    Core(int threads, const std::string& name) : pool(threads), kernels(ops::find_kernels(name)) {
+        if (!kernels) throw std::invalid_argument("this processor has not got " + name);
+    }
+};
+
+void linear(Core& core, const Floats& x, const std::vector<const Matrix*>& matrices,
+            const std::vector<MaybeFloats>& biases, const MaybeFloats& inverse, bool int8, int activation,
+            const Array<float>& out) {
+    std::vector<ops::Output> outputs;
+    ptrdiff_t column = 0;
+    const ptrdiff_t stride = (ptrdiff_t)out.shape(1);
+    for (size_t i = 0; i < matrices.size(); ++i) {
+        outputs.push_back({&matrices[i]->weights, data(biases[i]), out.data() + column, stride});
+        column += matrices[i]->weights.rows;
+    }
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::linear(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), data(inverse),
+           outputs, int8, (Activation)activation);
+}
+
+void quantize(Core& core, const Floats& x, const MaybeFloats& inverse, const Array<uint8_t>& out) {
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::quantize(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), data(inverse),
+             out.data());
+}
+
+void layer_norm(Core& core, const Floats& x, const MaybeFloats& residual, const Floats& gamma, const Floats& beta,
+                float epsilon, const Array<float>& out) {
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::layer_norm(core.pool, *core.kernels, x.data(), data(residual), gamma.data(), beta.data(), epsilon,
+               (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), out.data());
+}
+
+void activate(Core& core, const Array<float>& x, int kind) {
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::activate(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), (Activation)kind);
+}
+
+void attention(Core& core, const Floats& qkv, const Array<const int64_t>& starts, int heads, float scale,
+               const Array<float>& out) {
+    const ptrdiff_t stride = (ptrdiff_t)qkv.shape(1), width = stride / 3;
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::attention(core.pool, *core.kernels, qkv.data(), qkv.data() + width, qkv.data() + 2 * width, stride,
+              starts.data(), (ptrdiff_t)starts.shape(0) - 1, heads, width / heads, scale, out.data());
+}
+
+void embed(Core& core, const std::vector<const Matrix*>& matrices, const Array<const int32_t>& rows,
+           const MaybeFloats& gamma, const MaybeFloats& beta, float epsilon, const Array<float>& out) {
+    std::vector<ops::Table> tables;
+    for (size_t i = 0; i < matrices.size(); ++i)
+        tables.push_back({&matrices[i]->weights, rows.data() + i * rows.shape(1)});
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::embed(core.pool, *core.kernels, tables, (ptrdiff_t)rows.shape(1), data(gamma), data(beta), epsilon,
+          out.data());
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+    nb::set_leak_warnings(false);  // a session that lives until the interpreter ends is no fault
+    m.def("available", &ops::available_kernels);
+    nb::class_<Matrix>(m, "Matrix")
+        .def_static(
+            "dense",
+            [](const Bytes& bytes, bool half, ptrdiff_t rows, ptrdiff_t columns) {
+                return Matrix{ops::dense_weights(bytes.data(), half, rows, columns), bytes};
+            })
+        .def_static("tiles", [](const Bytes& bytes, ptrdiff_t rows, ptrdiff_t columns, int bits, ptrdiff_t group) {
+            return Matrix{ops::tiled_weights(bytes.data(), rows, columns, bits, group), bytes};
+        });
+    nb::class_<Core>(m, "Core")
+        .def(nb::init<int, const std::string&>())
+        .def_prop_ro("name", [](const Core& core) { return core.kernels->name; })
+        .def("linear", &linear, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
+        .def("quantize", &quantize)
+        .def("layer_norm", &layer_norm)
+        .def("activate", &activate)
+        .def("attention", &attention)
+        .def("embed", &embed);
+}

@@ -1,0 +1,260 @@
+"""The kernels: what a transformer computes, on NumPy arrays, compiled for the processor at hand.
+
+Knows arrays, stored matrices and threads. Knows nothing of models, files or tokens.
+
+The instruction set is the best that the processor has; the environment variable ONDEVICE_ISA overrides it
+(avx512, avx2, neon, portable, or reference for NumPy). A row's result is bit-identical for any batch and any
+number of threads, and the integer part of every result is the same on every instruction set.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.errors import BadInput
+from ondevice.kernels import reference
+from ondevice.kernels.matrix import Matrix, _core
+
+__all__ = ["Activation", "Kernels", "Matrix", "available", "compiled", "instruction_set"]
+
+Floats = npt.NDArray[np.float32]
+Activation = Literal["none", "gelu", "gelu_tanh", "relu", "tanh"]
+_ACTIVATIONS = {name: number for number, name in enumerate(get_args(Activation))}
+_KNOWN = ("avx512", "avx2", "neon", "portable", "reference")
+
+
+def compiled() -> bool:
+    """Whether the compiled core is installed; without it everything runs on NumPy, much slower."""
+    return _core is not None
+
+
+def available() -> list[str]:
+    """Instruction sets that can run here, best first; the last is always "reference" (NumPy)."""
+    return [*(_core.available() if _core is not None else []), "reference"]
+
+
+def instruction_set() -> str:
+    """The instruction set that `Kernels` uses unless told otherwise. Raises BadInput for a bad ONDEVICE_ISA."""
+    return _checked(os.environ.get("ONDEVICE_ISA") or available()[0], "ONDEVICE_ISA")
+
+
+class Kernels:
+    """The kernels on a number of threads. Calls from several Python threads take turns.
+
+    threads: how many work together, the calling one included. instruction_set: one of `available()`.
+    Every method checks shapes and types and raises BadInput; arrays are C-contiguous float32 unless said
+    otherwise, `out` is made where it is not given, and must not share memory with the input where shapes differ.
+    """
+
+    def __init__(self, threads: int = 1, instruction_set: str | None = None) -> None:
+        if not 1 <= threads <= 1024:
+            raise BadInput(f"threads must be 1 to 1024, not {threads}")
+        self.threads = threads
+        if instruction_set is None:
+            self.instruction_set = globals()["instruction_set"]()
+        else:
+            self.instruction_set = _checked(instruction_set, "instruction_set")
+        if not compiled() and (instruction_set or os.environ.get("ONDEVICE_ISA")) != "reference":
+            warnings.warn(
+                "the compiled core of ondevice is missing, so kernels run on NumPy and are much slower; "
+                "install a C++17 compiler and reinstall ondevice-ml",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+        self._core: Any = None if self.instruction_set == "reference" else _core.Core(threads, self.instruction_set)
+
+    def linear(
+        self,
+        x: Floats,
+        matrices: Sequence[Matrix],
+        biases: Sequence[Floats | None] | None = None,
+        *,
+        inverse: Floats | None = None,
+        int8: bool = False,
+        activation: Activation = "none",
+        out: Floats | None = None,
+    ) -> Floats:
+        """activation(x * inverse @ weights.T + bias), (rows, outputs of all matrices side by side).
+
+        x: (rows, columns). matrices: each with `columns` columns. biases: (outputs,) or None for each matrix.
+        inverse: (columns,), what each input channel is multiplied by first (1 / input_scale of SmoothQuant).
+        int8: quantise activations row by row and multiply in integers (tiles only); otherwise in float32.
+        """
+        rows, columns = _matrix_shape("x", x)
+        biases = [None] * len(matrices) if biases is None else biases
+        if not matrices or len(biases) != len(matrices):
+            raise BadInput(f"{len(matrices)} matrices with {len(biases)} biases; give at least one matrix, a bias each")
+        outputs = 0
+        for matrix, bias in zip(matrices, biases, strict=True):
+            if matrix.columns != columns:
+                raise BadInput(f"x has {columns} columns, the matrix {matrix.columns}")
+            if int8 and not matrix.tiled:
+                raise BadInput("int8 activations need a matrix in tiles; this one is dense")
+            if bias is not None:
+                _check("bias", bias, (matrix.rows,))
+            outputs += matrix.rows
+        if inverse is not None:
+            _check("inverse", inverse, (columns,))
+        out = _output(out, (rows, outputs))
+        kind = _activation(activation)
+        if self._core is None:
+            reference.linear(x, matrices, biases, inverse, int8, activation, out)
+        elif rows:
+            self._core.linear(x, [m.native for m in matrices], biases, inverse, int8, kind, out)
+        return out
+
+    def quantize(self, x: Floats, inverse: Floats | None = None) -> tuple[npt.NDArray[np.int8], Floats]:
+        """int8 values (rows, columns) and scales (rows,), as `linear` quantises its input.
+
+        A row with a value that is not finite gets zeros and the scale NaN, so its results are NaN.
+        """
+        rows, columns = _matrix_shape("x", x)
+        if inverse is not None:
+            _check("inverse", inverse, (columns,))
+        if self._core is None:
+            return reference.quantize(x, inverse)
+        padded = -(-columns // 64) * 64
+        out = np.zeros((rows, padded + 64), np.uint8)  # values, padding, then the scale: native/kernels.h
+        if rows:
+            self._core.quantize(x, inverse, out)
+        scales = np.ascontiguousarray(out[:, padded : padded + 4]).view(np.float32).reshape(rows)
+        return np.ascontiguousarray(out[:, :columns]).view(np.int8), scales
+
+    def layer_norm(
+        self,
+        x: Floats,
+        gamma: Floats,
+        beta: Floats,
+        epsilon: float,
+        *,
+        residual: Floats | None = None,
+        out: Floats | None = None,
+    ) -> Floats:
+        """Layer normalisation of x + residual, (rows, columns). out may be x."""
+        shape = _matrix_shape("x", x)
+        _check("gamma", gamma, shape[1:])
+        _check("beta", beta, shape[1:])
+        if residual is not None:
+            _check("residual", residual, shape)
+        out = _output(out, shape)
+        if self._core is None:
+            reference.layer_norm(x, residual, gamma, beta, epsilon, out)
+        elif out.size:
+            self._core.layer_norm(x, residual, gamma, beta, epsilon, out)
+        return out
+
+    def activate(self, x: Floats, activation: Activation) -> Floats:
+        """Apply an activation to x (rows, columns) in place, and return it."""
+        _matrix_shape("x", x)
+        _output(x, x.shape)
+        kind = _activation(activation)
+        if self._core is None:
+            reference.activate(x, activation)
+        elif x.size:
+            self._core.activate(x, kind)
+        return x
+
+    def attention(
+        self, qkv: Floats, starts: npt.NDArray[np.int64], heads: int, scale: float, *, out: Floats | None = None
+    ) -> Floats:
+        """Self-attention of each sequence, (tokens, heads * head_size).
+
+        qkv: (tokens, 3 * heads * head_size), queries, keys and values side by side, each heads first.
+        starts: (sequences + 1,), where each sequence begins, from 0 to tokens, never falling.
+        scale: what scores are multiplied by before the softmax, usually head_size ** -0.5.
+        """
+        tokens, width = _matrix_shape("qkv", qkv)
+        if heads < 1 or width % (3 * heads):
+            raise BadInput(f"qkv of {width} columns does not divide into 3 x {heads} heads")
+        if (
+            starts.dtype != np.int64
+            or starts.ndim != 1
+            or not starts.flags.c_contiguous
+            or starts.size < 1
+            or starts[0] != 0
+            or starts[-1] != tokens
+            or (starts.size > 2 and bool((starts[1:] < starts[:-1]).any()))
+        ):
+            raise BadInput(f"starts must be int64, rise from 0 to the {tokens} tokens and never fall, not {starts!r}")
+        out = _output(out, (tokens, width // 3))
+        if self._core is None:
+            reference.attention(qkv, starts, heads, scale, out)
+        elif out.size:
+            self._core.attention(qkv, starts, heads, scale, out)
+        return out
+
+    def embed(
+        self,
+        tables: Sequence[Matrix],
+        rows: npt.NDArray[np.int32],
+        *,
+        gamma: Floats | None = None,
+        beta: Floats | None = None,
+        epsilon: float = 1e-12,
+        out: Floats | None = None,
+    ) -> Floats:
+        """Sum of one row of each table, normalised where gamma and beta are given: (tokens, columns).
+
+        tables: matrices of equal columns (an embedding a row). rows: int32 (tables, tokens).
+        """
+        if not tables or any(table.columns != tables[0].columns for table in tables):
+            raise BadInput("embed takes one or more tables with the same number of columns")
+        if rows.dtype != np.int32 or rows.ndim != 2 or len(rows) != len(tables) or not rows.flags.c_contiguous:
+            raise BadInput(f"rows must be int32 ({len(tables)}, tokens), not {rows.dtype} of shape {rows.shape}")
+        for table, chosen in zip(tables, rows, strict=True):
+            if chosen.size and (chosen.min() < 0 or chosen.max() >= table.rows):
+                raise BadInput(f"a row from {chosen.min()} to {chosen.max()} is outside a table of {table.rows} rows")
+        columns = tables[0].columns
+        if (gamma is None) != (beta is None):
+            raise BadInput("gamma and beta go together")
+        for name, array in (("gamma", gamma), ("beta", beta)):
+            if array is not None:
+                _check(name, array, (columns,))
+        out = _output(out, (rows.shape[1], columns))
+        if self._core is None:
+            reference.embed(tables, rows, gamma, beta, epsilon, out)
+        elif out.size:
+            self._core.embed([table.native for table in tables], rows, gamma, beta, epsilon, out)
+        return out
+
+
+def _checked(name: str, where: str) -> str:
+    if name not in _KNOWN:
+        raise BadInput(f"{where}={name!r} is not an instruction set; choose from {', '.join(_KNOWN)}")
+    if name not in available():
+        raise BadInput(f"{where}={name!r} cannot run here; choose from {', '.join(available())}")
+    return name
+
+
+def _activation(name: str) -> int:
+    if name not in _ACTIVATIONS:
+        raise BadInput(f"{name!r} is not an activation; choose from {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
+    if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+        layout = "" if array.flags.c_contiguous else ", not C-contiguous"
+        raise BadInput(f"{name} must be C-contiguous float32 of shape {shape}, not {array.dtype} {array.shape}{layout}")
+
+
+def _matrix_shape(name: str, array: npt.NDArray[Any]) -> tuple[int, int]:
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise BadInput(f"{name} must have two axes and at least one column, not shape {array.shape}")
+    _check(name, array, array.shape)
+    return array.shape[0], array.shape[1]
+
+
+def _output(out: Floats | None, shape: tuple[int, ...]) -> Floats:
+    if out is None:
+        return np.empty(shape, np.float32)
+    _check("out", out, shape)
+    if not out.flags.writeable:
+        raise BadInput("out is read-only")
+    return out

@@ -1,0 +1,61 @@
+// Any processor: the compiler's vectors of four lanes, lowered to whatever there is.
+#include "kernels.h"
+
+float half_to_float(uint16_t half) {
+    uint32_t bits = (uint32_t)(half & 0x7fff) << 13;
+    float value;
+    __builtin_memcpy(&value, &bits, 4);
+    value *= 0x1p112f;  // rebias the exponent; subnormals come out normal
+    __builtin_memcpy(&bits, &value, 4);
+    if ((half & 0x7c00) == 0x7c00) bits |= 0x7f800000;
+    bits |= (uint32_t)(half & 0x8000) << 16;
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
+}
+
+#define VL 4
+#define VB 16
+#define TILE_PANELS 1
+#define INT_ROWS 2
+#define FLOAT_ROWS 2
+#define FLOAT_VECTORS 4
+#define WEIGHT_OFFSET 0
+
+namespace {
+#include "types.inl"
+
+static inline vf fma(vf a, vf b, vf c) { return a * b + c; }
+
+static inline vi nearest(vf v) {
+    vi out;
+    for (int i = 0; i < VL; ++i) out[i] = (int32_t)__builtin_rintf(v[i]);
+    return out;
+}
+
+static inline vf from_half(const uint16_t* p) {
+    vf out;
+    for (int i = 0; i < VL; ++i) out[i] = half_to_float(p[i]);
+    return out;
+}
+
+static inline vf zip_low(vf a, vf b) { return vf{a[0], b[0], a[1], b[1]}; }
+static inline vf zip_high(vf a, vf b) { return vf{a[2], b[2], a[3], b[3]}; }
+
+static inline vb multiply_bytes(vb a, vb b) { return a * b; }
+
+static inline vi dot(vi acc, vb weights, vi activations) {
+    vc w = (vc)weights, a = (vc)activations;
+    for (int i = 0; i < VB; ++i) acc[i / 4] += w[i] * a[i];
+    return acc;
+}
+
+#include "vector.inl"
+#include "linear.inl"
+#include "rows.inl"
+#include "table.inl"
+}  // namespace
+
+const KernelTable* kernels_portable() {
+    static const KernelTable kernels = table("portable");
+    return &kernels;
+}

@@ -1,0 +1,75 @@
+// What one instruction set offers: the work of one chunk of each kernel, on one thread.
+//
+// Knows the stored layout of weights (numerics/tiles.py). Knows nothing of threads, Python or models.
+// Plain data and function pointers only: each instruction set is compiled with its own options, and an inline
+// function shared by two of them could be linked from the wrong one.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+enum { PANEL = 16 };  // rows of a weight matrix that are stored together
+
+enum Activation { NONE = 0, GELU_ERF = 1, GELU_TANH = 2, RELU = 3, TANH = 4 };
+
+enum Storage { DENSE_F32 = 0, DENSE_F16 = 1, TILES = 2 };
+
+// A weight matrix as stored: rows = outputs, columns = inputs.
+struct Weights {
+    const uint8_t* data;
+    Storage storage;
+    ptrdiff_t rows, columns;
+    int bits;                // of tiles
+    ptrdiff_t group_size;    // of tiles
+    ptrdiff_t groups;        // of tiles
+    ptrdiff_t panel_bytes;   // of tiles
+    ptrdiff_t codes_offset;  // of tiles: where the codes begin in a panel
+};
+
+// Rows of activations in int8: `columns` values, zeros up to a multiple of 64, then 64 bytes that hold the
+// row's float scale (0) and the int32 sum of its values (4). The odd tail also keeps rows out of step with
+// the cache's sets when `columns` is a power of two.
+enum { ROW_TAIL = 64, ROW_SCALE = 0, ROW_SUM = 4 };
+
+// One block of queries of one head of one sequence. Rows are `stride` floats apart; keys and values hold
+// `length` rows, queries and out hold `rows`.
+struct AttentionBlock {
+    const float *queries, *keys, *values;
+    ptrdiff_t stride;
+    float* out;
+    ptrdiff_t out_stride;
+    ptrdiff_t rows, length, head_size;
+    float scale;
+};
+
+struct KernelTable {
+    const char* name;
+    ptrdiff_t panels_per_tile;  // panels that a call of linear_* takes at most
+
+    // out: rows of row_bytes(columns). inverse (columns) may be null. A row with a value that is not finite
+    // gets the scale NaN and zeros.
+    void (*quantize_rows)(const float* x, ptrdiff_t stride, const float* inverse, ptrdiff_t rows,
+                          ptrdiff_t columns, uint8_t* out, ptrdiff_t out_stride);
+    // Outputs first_panel * 16 .. of `weights`, for all rows. out points at column 0 of the matrix.
+    void (*linear_int8)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const uint8_t* quantized,
+                        ptrdiff_t quantized_stride, ptrdiff_t rows, const float* bias, Activation activation,
+                        float* out, ptrdiff_t out_stride, void* scratch);
+    void (*linear_float)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const float* x,
+                         ptrdiff_t stride, ptrdiff_t rows, const float* inverse, const float* bias,
+                         Activation activation, float* out, ptrdiff_t out_stride, void* scratch);
+    // x may be out; residual may be null.
+    void (*layer_norm)(const float* x, const float* residual, const float* gamma, const float* beta,
+                       float epsilon, ptrdiff_t rows, ptrdiff_t columns, float* out);
+    void (*activate)(float* x, ptrdiff_t count, Activation activation);
+    void (*attention)(const AttentionBlock* block, void* scratch);
+    ptrdiff_t (*attention_scratch)(ptrdiff_t length, ptrdiff_t head_size);  // bytes
+};
+
+// The value of an IEEE half, also infinite, NaN or subnormal.
+float half_to_float(uint16_t half);
+
+// Null where this build or this processor has not got it.
+const KernelTable* kernels_avx512(void);
+const KernelTable* kernels_avx2(void);
+const KernelTable* kernels_neon_dot(void);
+const KernelTable* kernels_neon(void);
+const KernelTable* kernels_portable(void);

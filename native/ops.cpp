@@ -1,0 +1,242 @@
+#include "ops.h"
+
+#include <algorithm>
+#include <cstring>
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace ops {
+namespace {
+
+#if defined(__aarch64__)
+bool has_dot_product() {
+#if defined(__linux__)
+    return getauxval(AT_HWCAP) & (1ul << 20);  // HWCAP_ASIMDDP
+#else
+    return true;  // every Apple processor that runs 64-bit macOS
+#endif
+}
+#endif
+
+ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+// f(first, count) over [0, rows) in chunks of at most `size`.
+template <class F>
+void by_rows(Pool& pool, ptrdiff_t rows, ptrdiff_t size, F f) {
+    pool.run(divide_up(rows, size), [&](ptrdiff_t chunk, int) {
+        f(chunk * size, std::min(size, rows - chunk * size));
+    });
+}
+
+// Rows a chunk, so that a chunk is worth handing out.
+ptrdiff_t chunk_rows(ptrdiff_t columns) { return std::max<ptrdiff_t>(1, 4096 / std::max<ptrdiff_t>(columns, 1)); }
+
+// Room for each thread, taken here so that a lack of memory is thrown where it can be caught.
+void reserve(Pool& pool, size_t bytes) {
+    for (int thread = 0; thread < pool.threads(); ++thread) pool.scratch(thread, bytes);
+}
+
+// out += row `row` of a table.
+void add_row(const Weights& w, ptrdiff_t row, float* out) {
+    if (w.storage != TILES) {
+        for (ptrdiff_t k = 0; k < w.columns; ++k) {
+            ptrdiff_t at = row * w.columns + k;
+            if (w.storage == DENSE_F16) {
+                uint16_t half;
+                std::memcpy(&half, w.data + at * 2, 2);
+                out[k] += half_to_float(half);
+            } else {
+                float value;
+                std::memcpy(&value, w.data + at * 4, 4);
+                out[k] += value;
+            }
+        }
+        return;
+    }
+    const uint8_t* panel = w.data + row / PANEL * w.panel_bytes;
+    const ptrdiff_t lane = row % PANEL;
+    float scale;
+    std::memcpy(&scale, panel + lane * 4, 4);
+    const int middle = 1 << (w.bits - 1);
+    for (ptrdiff_t g = 0; g < w.groups; ++g) {
+        const float step = scale * (float)(int8_t)panel[64 + g * PANEL + lane];
+        const uint8_t* planes = panel + w.codes_offset + g * w.group_size * 2 * w.bits + lane * 4;
+        const ptrdiff_t end = std::min(w.group_size, w.columns - g * w.group_size);
+        for (ptrdiff_t c = 0; c < end; c += 4) {
+            const ptrdiff_t quad = c / 4;
+            const uint8_t* plane = planes;
+            uint32_t codes = 0;  // of four columns, a byte each
+            for (int width = w.bits == 8 ? 8 : 4, low = 0; width >= 1; width /= 2) {
+                if (!(w.bits & width)) continue;
+                uint32_t packed;
+                std::memcpy(&packed, plane + quad * width / 8 * 64, 4);
+                const int shift = (int)(quad % (8 / width)) * width;
+                codes |= (packed >> shift & 0x01010101u * ((1u << width) - 1)) << low;
+                low += width;
+                plane += w.group_size * 2 * width;
+            }
+            for (ptrdiff_t i = 0; i < std::min<ptrdiff_t>(4, end - c); ++i)
+                out[g * w.group_size + c + i] += step * (float)((int)(codes >> (8 * i) & 0xff) - middle);
+        }
+    }
+}
+
+}  // namespace
+
+const KernelTable* find_kernels(const std::string& name) {
+    const bool any = name == "auto";
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if ((any || name == "avx512") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        if (auto* table = kernels_avx512()) return table;
+    if ((any || name == "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+        if (auto* table = kernels_avx2()) return table;
+#elif defined(__aarch64__)
+    if (any || name == "neon") {
+        if (has_dot_product())
+            if (auto* table = kernels_neon_dot()) return table;
+        if (auto* table = kernels_neon()) return table;
+    }
+#endif
+    return any || name == "portable" ? kernels_portable() : nullptr;
+}
+
+std::vector<std::string> available_kernels() {
+    std::vector<std::string> names;
+    for (const char* name : {"avx512", "avx2", "neon", "portable"})
+        if (find_kernels(name)) names.push_back(name);
+    return names;
+}
+
+Weights dense_weights(const void* data, bool half, ptrdiff_t rows, ptrdiff_t columns) {
+    Weights w{};
+    w.data = static_cast<const uint8_t*>(data);
+    w.storage = half ? DENSE_F16 : DENSE_F32;
+    w.rows = rows;
+    w.columns = columns;
+    return w;
+}
+
+Weights tiled_weights(const void* data, ptrdiff_t rows, ptrdiff_t columns, int bits, ptrdiff_t group_size) {
+    Weights w = dense_weights(data, false, rows, columns);
+    w.storage = TILES;
+    w.bits = bits;
+    w.group_size = group_size;
+    w.groups = divide_up(columns, group_size);
+    w.codes_offset = 64 + divide_up(w.groups * PANEL, 64) * 64;
+    w.panel_bytes = w.codes_offset + w.groups * group_size * 2 * bits;
+    return w;
+}
+
+ptrdiff_t row_bytes(ptrdiff_t columns) { return divide_up(columns, 64) * 64 + ROW_TAIL; }
+
+void quantize(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns,
+              const float* inverse, uint8_t* out) {
+    const ptrdiff_t stride = row_bytes(columns);
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count) {
+        k.quantize_rows(x + first * columns, columns, inverse, count, columns, out + first * stride, stride);
+    });
+}
+
+void linear(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns,
+            const float* inverse, const std::vector<Output>& outputs, bool int8, Activation activation) {
+    struct Tile {
+        const Output* output;
+        ptrdiff_t first, panels;
+    };
+    std::vector<Tile> tiles;
+    ptrdiff_t width = columns;
+    for (const Output& o : outputs) {
+        const ptrdiff_t panels = divide_up(o.weights->rows, PANEL);
+        for (ptrdiff_t p = 0; p < panels; p += k.panels_per_tile)
+            tiles.push_back({&o, p, std::min(k.panels_per_tile, panels - p)});
+        if (o.weights->storage == TILES) width = std::max(width, o.weights->groups * o.weights->group_size);
+    }
+    const ptrdiff_t stride = row_bytes(columns);
+    uint8_t* quantized = nullptr;
+    if (int8) {
+        quantized = static_cast<uint8_t*>(pool.scratch(pool.threads(), (size_t)(rows * stride)));
+        quantize(pool, k, x, rows, columns, inverse, quantized);
+    }
+    // Where a matrix has too few tiles to keep all threads busy, rows are divided as well.
+    const ptrdiff_t wanted = divide_up(4 * pool.threads(), (ptrdiff_t)tiles.size());
+    const ptrdiff_t parts = pool.threads() == 1 ? 1 : std::max<ptrdiff_t>(1, std::min(wanted, rows / 64));
+    const ptrdiff_t part = divide_up(rows, parts);
+    reserve(pool, (size_t)(k.panels_per_tile * PANEL * width) * (int8 ? 1 : 1 + sizeof(float)));
+    pool.run((ptrdiff_t)tiles.size() * parts, [&](ptrdiff_t chunk, int thread) {
+        const Tile& tile = tiles[chunk % tiles.size()];
+        const Output& o = *tile.output;
+        const ptrdiff_t first = chunk / (ptrdiff_t)tiles.size() * part, count = std::min(part, rows - first);
+        if (count <= 0) return;
+        void* scratch = pool.scratch(thread, 0);
+        if (int8)
+            k.linear_int8(o.weights, tile.first, tile.panels, quantized + first * stride, stride, count, o.bias,
+                          activation, o.out + first * o.stride, o.stride, scratch);
+        else
+            k.linear_float(o.weights, tile.first, tile.panels, x + first * columns, columns, count, inverse,
+                           o.bias, activation, o.out + first * o.stride, o.stride, scratch);
+    });
+}
+
+void layer_norm(Pool& pool, const KernelTable& k, const float* x, const float* residual, const float* gamma,
+                const float* beta, float epsilon, ptrdiff_t rows, ptrdiff_t columns, float* out) {
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count) {
+        const ptrdiff_t at = first * columns;
+        k.layer_norm(x + at, residual ? residual + at : nullptr, gamma, beta, epsilon, count, columns, out + at);
+    });
+}
+
+void activate(Pool& pool, const KernelTable& k, float* x, ptrdiff_t rows, ptrdiff_t columns, Activation kind) {
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count) {
+        for (ptrdiff_t r = first; r < first + count; ++r) k.activate(x + r * columns, columns, kind);
+    });
+}
+
+void attention(Pool& pool, const KernelTable& k, const float* queries, const float* keys, const float* values,
+               ptrdiff_t stride, const int64_t* starts, ptrdiff_t sequences, ptrdiff_t heads,
+               ptrdiff_t head_size, float scale, float* out) {
+    ptrdiff_t longest = 0;
+    for (ptrdiff_t s = 0; s < sequences; ++s) longest = std::max<ptrdiff_t>(longest, starts[s + 1] - starts[s]);
+    const ptrdiff_t wanted = divide_up(4 * pool.threads(), std::max<ptrdiff_t>(1, sequences * heads));
+    const ptrdiff_t parts = pool.threads() == 1 ? 1 : std::max<ptrdiff_t>(1, std::min(wanted, longest / 32));
+    reserve(pool, (size_t)k.attention_scratch(longest, head_size));
+    pool.run(sequences * heads * parts, [&](ptrdiff_t chunk, int thread) {
+        const ptrdiff_t s = chunk / (heads * parts), head = chunk / parts % heads;
+        const ptrdiff_t length = starts[s + 1] - starts[s], part = divide_up(length, parts);
+        const ptrdiff_t first = chunk % parts * part, count = std::min(part, length - first);
+        if (count <= 0) return;
+        const ptrdiff_t column = head * head_size, at = starts[s] * stride + column;
+        const ptrdiff_t out_stride = heads * head_size;
+        AttentionBlock block{queries + at + first * stride,
+                             keys + at,
+                             values + at,
+                             stride,
+                             out + (starts[s] + first) * out_stride + column,
+                             out_stride,
+                             count,
+                             length,
+                             head_size,
+                             scale};
+        k.attention(&block, pool.scratch(thread, 0));
+    });
+}
+
+void embed(Pool& pool, const KernelTable& k, const std::vector<Table>& tables, ptrdiff_t count,
+           const float* gamma, const float* beta, float epsilon, float* out) {
+    const ptrdiff_t columns = tables.front().weights->columns;
+    by_rows(pool, count, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t rows) {
+        for (ptrdiff_t i = first; i < first + rows; ++i) {
+            float* row = out + i * columns;
+            std::fill(row, row + columns, 0.0f);
+            for (const Table& table : tables) add_row(*table.weights, table.rows[i], row);
+        }
+        float* block = out + first * columns;
+        if (gamma) k.layer_norm(block, nullptr, gamma, beta, epsilon, rows, columns, block);
+    });
+}
+
+}  // namespace ops

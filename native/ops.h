@@ -1,0 +1,62 @@
+// The kernels on whole arrays: each divides its work into chunks and has a pool's threads do them.
+//
+// Knows the kernel tables and the pool. Knows nothing of Python; sizes were checked by the caller.
+// A row's result does not depend on which rows are beside it, on the chunks or on the threads: chunks divide
+// rows and outputs, never a sum.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+
+namespace ops {
+
+// The table of an instruction set by name, or of the best that this processor has ("auto"); null if absent.
+const KernelTable* find_kernels(const std::string& name);
+
+// What this processor offers, best first.
+std::vector<std::string> available_kernels();
+
+Weights dense_weights(const void* data, bool half, ptrdiff_t rows, ptrdiff_t columns);
+Weights tiled_weights(const void* data, ptrdiff_t rows, ptrdiff_t columns, int bits, ptrdiff_t group_size);
+
+// Bytes of a row of `columns` activations in int8.
+ptrdiff_t row_bytes(ptrdiff_t columns);
+
+struct Output {
+    const Weights* weights;
+    const float* bias;  // null: none
+    float* out;
+    ptrdiff_t stride;
+};
+
+// out = activation(x @ weights.T + bias) for each of `outputs`; x: rows of `columns`. inverse may be null.
+// int8: activations are quantised row by row first; else weights are widened to float.
+void linear(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns,
+            const float* inverse, const std::vector<Output>& outputs, bool int8, Activation activation);
+
+void quantize(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns,
+              const float* inverse, uint8_t* out);
+
+void layer_norm(Pool& pool, const KernelTable& k, const float* x, const float* residual, const float* gamma,
+                const float* beta, float epsilon, ptrdiff_t rows, ptrdiff_t columns, float* out);
+
+void activate(Pool& pool, const KernelTable& k, float* x, ptrdiff_t rows, ptrdiff_t columns, Activation kind);
+
+// Self-attention of each sequence with itself. Queries, keys and values: (tokens, heads * head_size) with rows
+// `stride` apart; sequence s holds tokens [starts[s], starts[s + 1]).
+void attention(Pool& pool, const KernelTable& k, const float* queries, const float* keys, const float* values,
+               ptrdiff_t stride, const int64_t* starts, ptrdiff_t sequences, ptrdiff_t heads,
+               ptrdiff_t head_size, float scale, float* out);
+
+struct Table {
+    const Weights* weights;
+    const int32_t* rows;
+};
+
+// out[i] = sum over tables of table[rows[i]]; gamma null: no normalisation.
+void embed(Pool& pool, const KernelTable& k, const std::vector<Table>& tables, ptrdiff_t count,
+           const float* gamma, const float* beta, float epsilon, float* out);
+
+}  // namespace ops

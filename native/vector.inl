@@ -1,0 +1,169 @@
+// Vector arithmetic on top of an instruction set's few primitives.
+//
+// Included inside the anonymous namespace of each instruction set's file, after it has defined
+//   VL                              floats in a vector
+//   vf fma(vf a, vf b, vf c)        a * b + c
+//   vi nearest(vf)                  to int32, halves to even
+// and the types below. Everything here has internal linkage.
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf splat(float x) { return vf{} + x; }
+INLINE vi splat(int32_t x) { return vi{} + x; }
+
+INLINE vf load(const float* p) {
+    vf v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void store(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
+
+// The first n < VL floats; the other lanes are zero.
+INLINE vf load_part(const float* p, ptrdiff_t n) {
+    float lanes[VL] = {};
+    for (ptrdiff_t i = 0; i < n; ++i) lanes[i] = p[i];
+    return load(lanes);
+}
+
+INLINE void store_part(float* p, vf v, ptrdiff_t n) {
+    float lanes[VL];
+    store(lanes, v);
+    for (ptrdiff_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+INLINE vf load_up_to(const float* p, ptrdiff_t n) { return n >= VL ? load(p) : load_part(p, n); }
+
+INLINE void store_up_to(float* p, vf v, ptrdiff_t n) {
+    if (n >= VL)
+        store(p, v);
+    else
+        store_part(p, v, n);
+}
+
+INLINE vi lane_numbers() {
+    vi v;
+    for (int i = 0; i < VL; ++i) v[i] = i;
+    return v;
+}
+
+// v in the first n lanes, `other` in the rest.
+INLINE vf keep(vf v, ptrdiff_t n, float other) {
+    return n >= VL ? v : lane_numbers() < splat((int32_t)n) ? v : splat(other);
+}
+
+INLINE vf maximum(vf a, vf b) { return a > b ? a : b; }
+INLINE vf minimum(vf a, vf b) { return a < b ? a : b; }
+
+INLINE float sum_lanes(vf v) {
+    float total = 0;
+    for (int i = 0; i < VL; ++i) total += v[i];
+    return total;
+}
+
+INLINE float max_lanes(vf v) {
+    float best = v[0];
+    for (int i = 1; i < VL; ++i) best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+// 2**x, relative error 1e-7; x below -126 counts as -126.
+INLINE vf exp2_(vf x) {
+    x = maximum(x, splat(-126.0f));
+    vi whole = nearest(x);
+    vf part = x - __builtin_convertvector(whole, vf);
+    vf p = splat(0.00132764713f);
+    p = fma(p, part, splat(0.00967554189f));
+    p = fma(p, part, splat(0.0555071309f));
+    p = fma(p, part, splat(0.240221202f));
+    p = fma(p, part, splat(0.693146944f));
+    p = fma(p, part, splat(1.00000012f));
+    return (vf)((vi)p + (whole << 23));
+}
+
+// erf(x) as x times a minimax polynomial of x**2 on [0, 3.6**2]; beyond, the value at 3.6. Error 6e-7.
+INLINE vf erf_(vf x) {
+    x = minimum(maximum(x, splat(-3.6f)), splat(3.6f));
+    vf s = fma(x * x, splat(2.0f / (3.6f * 3.6f)), splat(-1.0f));
+    vf p = splat(0.00224673003f);
+    p = fma(p, s, splat(-0.00578937121f));
+    p = fma(p, s, splat(0.00562973879f));
+    p = fma(p, s, splat(-0.00818564557f));
+    p = fma(p, s, splat(0.0201654173f));
+    p = fma(p, s, splat(-0.0344702676f));
+    p = fma(p, s, splat(0.0487972423f));
+    p = fma(p, s, splat(-0.0675117522f));
+    p = fma(p, s, splat(0.0897068754f));
+    p = fma(p, s, splat(-0.113853425f));
+    p = fma(p, s, splat(0.143818796f));
+    p = fma(p, s, splat(-0.195488572f));
+    p = fma(p, s, splat(0.392712027f));
+    return p * x;
+}
+
+INLINE vf tanh_(vf x) {
+    vf clipped = minimum(maximum(x, splat(-10.0f)), splat(10.0f));
+    vf e = exp2_(clipped * splat(2.88539008f));  // e**(2x)
+    return (e - 1.0f) / (e + 1.0f);
+}
+
+INLINE vf activation(vf x, Activation kind) {
+    vf half = x * splat(0.5f);
+    switch (kind) {
+        case GELU_ERF: return fma(half, erf_(x * splat(0.707106781f)), half);
+        case GELU_TANH: return fma(half, tanh_(splat(0.797884561f) * fma(x * x * x, splat(0.044715f), x)), half);
+        case RELU: return x < splat(0.0f) ? splat(0.0f) : x;
+        case TANH: return tanh_(x);
+        case NONE: break;
+    }
+    return x;
+}
+
+static void activate(float* x, ptrdiff_t count, Activation kind) {
+    if (kind == NONE) return;
+    for (ptrdiff_t i = 0; i < count; i += VL)
+        store_up_to(x + i, activation(load_up_to(x + i, count - i), kind), count - i);
+}
+
+// m becomes its transpose: log2(VL) rounds of perfect shuffles.
+INLINE void transpose(vf m[VL]) {
+    for (int round = 1; round < VL; round *= 2) {
+        vf next[VL];
+        for (int i = 0; i < VL / 2; ++i) {
+            next[2 * i] = zip_low(m[i], m[i + VL / 2]);
+            next[2 * i + 1] = zip_high(m[i], m[i + VL / 2]);
+        }
+        for (int i = 0; i < VL; ++i) m[i] = next[i];
+    }
+}
+
+// out[c * out_stride + r] = in[r * in_stride + c] for r < rows, c < columns; rows up to the next multiple of
+// VL become zero. out has room for that.
+static void transpose_block(const float* in, ptrdiff_t in_stride, ptrdiff_t rows, ptrdiff_t columns, float* out,
+                            ptrdiff_t out_stride) {
+    for (ptrdiff_t r = 0; r < rows; r += VL)
+        for (ptrdiff_t c = 0; c < columns; c += VL) {
+            vf m[VL];
+            for (int i = 0; i < VL; ++i)
+                m[i] = r + i < rows ? load_up_to(in + (r + i) * in_stride + c, columns - c) : vf{};
+            transpose(m);
+            ptrdiff_t count = columns - c < VL ? columns - c : VL;
+            for (ptrdiff_t i = 0; i < count; ++i) store(out + (c + i) * out_stride + r, m[i]);
+        }
+}
+
+// acc[r][v] = sum over k, in order, of x[r * stride + k] * w[k * w_stride + v * VL ..].
+template <int R, int V>
+INLINE void multiply(const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_stride, ptrdiff_t count,
+                     vf (&acc)[R][V]) {
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) acc[r][v] = vf{};
+    for (ptrdiff_t k = 0; k < count; ++k) {
+        vf b[V];
+        for (int v = 0; v < V; ++v) b[v] = load(w + k * w_stride + v * VL);
+        for (int r = 0; r < R; ++r) {
+            vf a = splat(x[r * stride + k]);
+            for (int v = 0; v < V; ++v) acc[r][v] = fma(a, b[v], acc[r][v]);
+        }
+    }
+}

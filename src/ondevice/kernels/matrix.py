@@ -1,0 +1,84 @@
+"""A weight matrix as the kernels read it: a view of stored bytes, checked once.
+
+Knows the stored forms. Knows nothing of layers, files or what a matrix is for. Nothing is copied or repacked.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.errors import BadInput
+from ondevice.numerics.tiles import TiledMatrix, check_format, stored_bytes
+
+try:
+    from ondevice.kernels import _core
+except ImportError:  # installed without a C++ compiler
+    _core = None
+
+MAX_COLUMNS = 131072  # up to here a sum of int8 products fits int32
+
+
+class Matrix:
+    """rows = outputs, columns = inputs. Make one by `Matrix.dense` or `Matrix.tiles`.
+
+    The memory that it was made from must not change while it is in use.
+    """
+
+    def __init__(self, rows: int, columns: int, stored: npt.NDArray[Any], bits: int, group_size: int) -> None:
+        self.rows, self.columns = rows, columns
+        self._stored, self._bits, self._group_size = stored, bits, group_size
+        self.tiled = bits > 0
+        self.native: Any = None
+        if columns > MAX_COLUMNS:
+            raise BadInput(f"a matrix of {columns} columns is wider than the {MAX_COLUMNS} that kernels sum exactly")
+        if _core is not None:
+            flat = stored.reshape(-1).view(np.uint8)
+            if self.tiled:
+                self.native = _core.Matrix.tiles(flat, rows, columns, bits, group_size)
+            else:
+                self.native = _core.Matrix.dense(flat, stored.dtype == np.float16, rows, columns)
+
+    @classmethod
+    def dense(cls, values: npt.NDArray[Any]) -> Matrix:
+        """values: float32 or float16, C-contiguous, (rows, columns). Raises BadInput for anything else."""
+        if values.ndim != 2 or values.dtype not in (np.float32, np.float16) or 0 in values.shape:
+            raise BadInput(
+                f"a dense matrix is float32 or float16 with two axes, not {values.dtype} of shape {values.shape}"
+            )
+        if not values.flags.c_contiguous:
+            raise BadInput("a dense matrix must be C-contiguous; pass numpy.ascontiguousarray(values)")
+        return cls(values.shape[0], values.shape[1], values, 0, 0)
+
+    @classmethod
+    def tiles(
+        cls, stored: npt.NDArray[np.uint8], rows: int, columns: int, bits: int, group_size: int
+    ) -> Matrix:
+        """stored: uint8 (bytes,), the layout of `numerics.tiles`. Raises BadInput where its size is wrong."""
+        check_format(rows, columns, bits, group_size)
+        expected = stored_bytes(rows, columns, bits, group_size)
+        if stored.dtype != np.uint8 or stored.ndim != 1 or stored.size != expected:
+            raise BadInput(
+                f"tiles of {rows} x {columns} at {bits} bits in groups of {group_size} are {expected} bytes "
+                f"(uint8, one axis), not {stored.dtype} of shape {stored.shape}"
+            )
+        if not stored.flags.c_contiguous:
+            raise BadInput("tiles must be C-contiguous; pass numpy.ascontiguousarray(stored)")
+        return cls(rows, columns, stored, bits, group_size)
+
+    @property
+    def nbytes(self) -> int:
+        """Stored size in bytes."""
+        return int(self._stored.nbytes)
+
+    @cached_property
+    def unpacked(self) -> TiledMatrix:
+        """The tiles as arrays, for the reference kernels."""
+        return TiledMatrix.from_bytes(self._stored, self.rows, self.columns, self._bits, self._group_size)
+
+    def floats(self) -> npt.NDArray[np.float32]:
+        """The matrix in float32 (rows, columns)."""
+        return self.unpacked.dequantize() if self.tiled else np.asarray(self._stored, np.float32)
