@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ondevice.models.tasks import Floats, Task, pool, tokenize
+from ondevice.models.tasks import Floats, Task, tokenize
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -72,29 +72,31 @@ class Model:
         """Token ids of each text, cut to the task's maximum length, without padding."""
         return tokenize(self.tokenizer, texts, self.task.max_length)
 
+    def outputs(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What the model is for, of padded ids and mask (texts, tokens): embeddings (texts, dimension) or
+        class logits (texts, labels). Gradients flow through it."""
+        result = self.module(input_ids=ids, attention_mask=mask)
+        if self.task.kind == "classification":
+            logits: torch.Tensor = result.logits
+            return logits
+        hidden, kept = result.last_hidden_state, mask.unsqueeze(-1).to(torch.bool)
+        if self.task.pooling == "cls":
+            pooled = hidden[:, 0]
+        elif self.task.pooling == "max":
+            pooled = hidden.masked_fill(~kept, -torch.inf).amax(dim=1)
+        else:
+            pooled = (hidden * kept).sum(dim=1) / kept.sum(dim=1)
+        return nn.functional.normalize(pooled, dim=-1) if self.task.normalize else pooled
+
     @torch.inference_mode()
-    def embed(self, texts: Sequence[str], batch_size: int = 32) -> Floats:
-        """Embeddings (texts, dimension) by plain torch: what every other way to run the model is held to."""
-        import numpy as np
-
-        rows: list[Floats | None] = [None] * len(texts)
-        for indices, ids, mask in batches(self.tokens(texts), batch_size):
-            hidden = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
-            for row, index in enumerate(indices):
-                rows[index] = pool(hidden[row, : int(mask[row].sum())].float().numpy(), self.task)
-        return np.stack([row for row in rows if row is not None])
-
-    @torch.inference_mode()
-    def logits(self, texts: Sequence[str], batch_size: int = 32) -> Floats:
-        """Class logits (texts, labels) by plain torch."""
-        import numpy as np
-
-        rows: list[Floats | None] = [None] * len(texts)
-        for indices, ids, mask in batches(self.tokens(texts), batch_size):
-            out = self.module(input_ids=ids, attention_mask=mask).logits.float().numpy()
-            for row, index in enumerate(indices):
-                rows[index] = out[row]
-        return np.stack([row for row in rows if row is not None])
+    def predict(self, texts: Sequence[str], batch_size: int = 32) -> Floats:
+        """`outputs` of texts, float32, in their order: what every other way to run the model is held to."""
+        token_ids = self.tokens(texts)
+        rows: dict[int, torch.Tensor] = {}
+        for indices, ids, mask in batches(token_ids, batch_size, int(self.config.get("pad_token_id") or 0)):
+            rows |= dict(zip(indices, self.outputs(ids, mask).float(), strict=True))
+        stacked: Floats = torch.stack([rows[index] for index in range(len(rows))]).numpy()
+        return stacked
 
 
 def batches(
