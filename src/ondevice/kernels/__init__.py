@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ondevice.errors import BadInput
 from ondevice.kernels import reference
-from ondevice.kernels.matrix import Matrix, _core
+from ondevice.kernels.matrix import Matrix, core, core_missing
 
 __all__ = ["Activation", "Kernels", "Matrix", "available", "compiled", "instruction_set"]
 
@@ -31,16 +31,16 @@ _KNOWN = ("avx512", "avx2", "neon", "portable", "reference")
 
 def compiled() -> bool:
     """Whether the compiled core is installed; without it everything runs on NumPy, much slower."""
-    return _core is not None
+    return core is not None
 
 
 def available() -> list[str]:
     """Instruction sets that can run here, best first; the last is always "reference" (NumPy)."""
-    return [*(_core.available() if _core is not None else []), "reference"]
+    return [*(core.available() if core is not None else []), "reference"]
 
 
 def instruction_set() -> str:
-    """The instruction set that `Kernels` uses unless told otherwise. Raises BadInput for a bad ONDEVICE_ISA."""
+    """The instruction set that `Kernels` uses. Raises BadInput for a bad ONDEVICE_ISA."""
     return _checked(os.environ.get("ONDEVICE_ISA") or available()[0], "ONDEVICE_ISA")
 
 
@@ -49,7 +49,7 @@ class Kernels:
 
     threads: how many work together, the calling one included. instruction_set: one of `available()`.
     Every method checks shapes and types and raises BadInput; arrays are C-contiguous float32 unless said
-    otherwise, `out` is made where it is not given, and must not share memory with the input where shapes differ.
+    otherwise; `out` is made where it is not given, and may be an input only where that is said.
     """
 
     def __init__(self, threads: int = 1, instruction_set: str | None = None) -> None:
@@ -62,12 +62,14 @@ class Kernels:
             self.instruction_set = _checked(instruction_set, "instruction_set")
         if not compiled() and (instruction_set or os.environ.get("ONDEVICE_ISA")) != "reference":
             warnings.warn(
-                "the compiled core of ondevice is missing, so kernels run on NumPy and are much slower; "
-                "install a C++17 compiler and reinstall ondevice-ml",
+                f"the compiled core of ondevice is missing ({core_missing}), so kernels run on NumPy and are "
+                "much slower; install a C++17 compiler and reinstall ondevice-ml",
                 RuntimeWarning,
                 stacklevel=1,
             )
-        self._core: Any = None if self.instruction_set == "reference" else _core.Core(threads, self.instruction_set)
+        self._core: Any = (
+            None if self.instruction_set == "reference" else core.Core(threads, self.instruction_set)
+        )
 
     def linear(
         self,
@@ -89,7 +91,9 @@ class Kernels:
         rows, columns = _matrix_shape("x", x)
         biases = [None] * len(matrices) if biases is None else biases
         if not matrices or len(biases) != len(matrices):
-            raise BadInput(f"{len(matrices)} matrices with {len(biases)} biases; give at least one matrix, a bias each")
+            raise BadInput(
+                f"{len(matrices)} matrices with {len(biases)} biases; give at least one matrix, a bias each"
+            )
         outputs = 0
         for matrix, bias in zip(matrices, biases, strict=True):
             if matrix.columns != columns:
@@ -161,7 +165,13 @@ class Kernels:
         return x
 
     def attention(
-        self, qkv: Floats, starts: npt.NDArray[np.int64], heads: int, scale: float, *, out: Floats | None = None
+        self,
+        qkv: Floats,
+        starts: npt.NDArray[np.int64],
+        heads: int,
+        scale: float,
+        *,
+        out: Floats | None = None,
     ) -> Floats:
         """Self-attention of each sequence, (tokens, heads * head_size).
 
@@ -181,7 +191,9 @@ class Kernels:
             or starts[-1] != tokens
             or (starts.size > 2 and bool((starts[1:] < starts[:-1]).any()))
         ):
-            raise BadInput(f"starts must be int64, rise from 0 to the {tokens} tokens and never fall, not {starts!r}")
+            raise BadInput(
+                f"starts must be int64, rise from 0 to the {tokens} tokens and never fall, not {starts!r}"
+            )
         out = _output(out, (tokens, width // 3))
         if self._core is None:
             reference.attention(qkv, starts, heads, scale, out)
@@ -205,11 +217,20 @@ class Kernels:
         """
         if not tables or any(table.columns != tables[0].columns for table in tables):
             raise BadInput("embed takes one or more tables with the same number of columns")
-        if rows.dtype != np.int32 or rows.ndim != 2 or len(rows) != len(tables) or not rows.flags.c_contiguous:
-            raise BadInput(f"rows must be int32 ({len(tables)}, tokens), not {rows.dtype} of shape {rows.shape}")
+        if (
+            rows.dtype != np.int32
+            or rows.ndim != 2
+            or len(rows) != len(tables)
+            or not rows.flags.c_contiguous
+        ):
+            raise BadInput(
+                f"rows must be int32 ({len(tables)}, tokens), not {rows.dtype} of shape {rows.shape}"
+            )
         for table, chosen in zip(tables, rows, strict=True):
             if chosen.size and (chosen.min() < 0 or chosen.max() >= table.rows):
-                raise BadInput(f"a row from {chosen.min()} to {chosen.max()} is outside a table of {table.rows} rows")
+                raise BadInput(
+                    f"a row from {chosen.min()} to {chosen.max()} is outside a table of {table.rows} rows"
+                )
         columns = tables[0].columns
         if (gamma is None) != (beta is None):
             raise BadInput("gamma and beta go together")
@@ -241,7 +262,9 @@ def _activation(name: str) -> int:
 def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
     if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
         layout = "" if array.flags.c_contiguous else ", not C-contiguous"
-        raise BadInput(f"{name} must be C-contiguous float32 of shape {shape}, not {array.dtype} {array.shape}{layout}")
+        raise BadInput(
+            f"{name} must be C-contiguous float32 of shape {shape}, not {array.dtype} {array.shape}{layout}"
+        )
 
 
 def _matrix_shape(name: str, array: npt.NDArray[Any]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ Knows the stored forms. Knows nothing of layers, files or what a matrix is for. 
 from __future__ import annotations
 
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ import numpy.typing as npt
 from ondevice.errors import BadInput
 from ondevice.numerics.tiles import TiledMatrix, check_format, stored_bytes
 
+core: Any = None  # the compiled core, where it was built
 try:
-    from ondevice.kernels import _core
-except ImportError:  # installed without a C++ compiler
-    _core = None
+    core = import_module("ondevice.kernels._core")
+    core_missing = ""
+except ImportError as problem:
+    core_missing = str(problem)
 
 MAX_COLUMNS = 131072  # up to here a sum of int8 products fits int32
 
@@ -34,20 +37,22 @@ class Matrix:
         self.tiled = bits > 0
         self.native: Any = None
         if columns > MAX_COLUMNS:
-            raise BadInput(f"a matrix of {columns} columns is wider than the {MAX_COLUMNS} that kernels sum exactly")
-        if _core is not None:
+            raise BadInput(
+                f"a matrix of {columns} columns is wider than the {MAX_COLUMNS} that kernels sum exactly"
+            )
+        if core is not None:
             flat = stored.reshape(-1).view(np.uint8)
             if self.tiled:
-                self.native = _core.Matrix.tiles(flat, rows, columns, bits, group_size)
+                self.native = core.Matrix.tiles(flat, rows, columns, bits, group_size)
             else:
-                self.native = _core.Matrix.dense(flat, stored.dtype == np.float16, rows, columns)
+                self.native = core.Matrix.dense(flat, stored.dtype == np.float16, rows, columns)
 
     @classmethod
     def dense(cls, values: npt.NDArray[Any]) -> Matrix:
         """values: float32 or float16, C-contiguous, (rows, columns). Raises BadInput for anything else."""
         if values.ndim != 2 or values.dtype not in (np.float32, np.float16) or 0 in values.shape:
             raise BadInput(
-                f"a dense matrix is float32 or float16 with two axes, not {values.dtype} of shape {values.shape}"
+                f"a dense matrix is float32 or float16 with two axes, not {values.dtype} {values.shape}"
             )
         if not values.flags.c_contiguous:
             raise BadInput("a dense matrix must be C-contiguous; pass numpy.ascontiguousarray(values)")

@@ -6,6 +6,7 @@ Knows arithmetic only; `ondevice.kernels.Kernels` has checked the arguments. Slo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,7 @@ def layer_norm(
 
 def attention(qkv: Floats, starts: npt.NDArray[np.int64], heads: int, scale: float, out: Floats) -> None:
     """Every token of a sequence attends to all of its sequence (Vaswani et al. 2017, eq. 1)."""
-    for start, end in zip(starts[:-1], starts[1:], strict=True):
+    for start, end in pairwise(starts):
         if start == end:
             continue
         queries, keys, values = qkv[start:end].reshape(end - start, 3, heads, -1).transpose(1, 2, 0, 3)

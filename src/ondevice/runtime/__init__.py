@@ -1,0 +1,1 @@
+"""The transformer engine: NumPy and the kernels, never torch."""
