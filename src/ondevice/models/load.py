@@ -71,11 +71,16 @@ def _locate(name: str, revision: str | None, token: str | None, offline: bool | 
         raise BadInput(f"{name} is not on the hub, so it has no revision; leave revision out")
     if local.exists():
         return local, ""
+    return packaged(name), ""
+
+
+def packaged(name: str) -> Path:
+    """The checkpoint folder of a packaged model. Raises MissingExtra if its package is not installed."""
     package, inner, extra = PACKAGED[name]
     found = find_spec(package)  # does not import it, which would import sentence-transformers
     if found is None or not found.submodule_search_locations:
         raise MissingExtra(package, extra, f"the packaged model {name!r}")
-    return Path(next(iter(found.submodule_search_locations))) / inner, ""
+    return Path(next(iter(found.submodule_search_locations))) / inner
 
 
 def _download(name: str, revision: str | None, token: str | None, offline: bool | None) -> tuple[Path, str]:
@@ -122,7 +127,7 @@ def _download(name: str, revision: str | None, token: str | None, offline: bool 
 
 
 def skeleton(config: dict[str, Any], task: Task) -> Any:
-    """The network that a configuration describes, for a task: its parameters on the meta device, to be filled.
+    """The network that a configuration describes, for a task, with its parameters on the meta device.
 
     Raises UnsupportedModel where the configuration describes none that is supported.
     """

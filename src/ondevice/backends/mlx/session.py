@@ -73,10 +73,8 @@ def load(path: str | Path) -> Callable[[Sequence[Any]], Any]:
     Raises UnsupportedModel for other architectures, BadInput for tensors that are missing or too many.
     """
     checkpoint = read_checkpoint(Path(path).expanduser())
-    head = _head(checkpoint)
-    network = fill(Network(Arguments.from_config(checkpoint.config), head), _tensors(checkpoint))
-    tokenizer = checkpoint.tokenizer()
-    if head in ("Model", "ForSequenceClassification"):
+    network, tokenizer = read_network(checkpoint), checkpoint.tokenizer()
+    if network.head in ("Model", "ForSequenceClassification"):
         return MlxSession(network, tokenizer, checkpoint.task())
 
     def outputs(texts: Sequence[Any]) -> list[Floats]:
@@ -125,13 +123,14 @@ def run(
     return [array[row, : len(tokens)] for row, tokens in enumerate(token_ids)]
 
 
-def _head(checkpoint: Checkpoint) -> str:
-    if checkpoint.modules:
-        return "Model"
-    named = next((head for head in HEADS[1:] if checkpoint.architecture.endswith(head)), None)
-    if named is None:
+def read_network(checkpoint: Checkpoint) -> Network:
+    """The network of a checkpoint with the head that its architecture names, read file by file."""
+    head = "Model"
+    if not checkpoint.modules:
+        head = next((head for head in HEADS[1:] if checkpoint.architecture.endswith(head)), head)
+    if head == "Model":
         checkpoint.task()  # refuses what is no plain encoder, and says what is supported
-    return named or "Model"
+    return fill(Network(Arguments.from_config(checkpoint.config), head), _tensors(checkpoint))
 
 
 def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
