@@ -73,13 +73,13 @@ void activate(Core& core, const Array<float>& x, int kind) {
     ops::activate(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), (Activation)kind);
 }
 
-void attention(Core& core, const Floats& qkv, const Array<const int64_t>& starts, int heads, float scale,
+void attention(Core& core, const Floats& qkv, const Array<const int64_t>& starts, int heads, float scale, bool half,
                const Array<float>& out) {
     const ptrdiff_t stride = (ptrdiff_t)qkv.shape(1), width = stride / 3;
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
     ops::attention(core.pool, *core.kernels, qkv.data(), qkv.data() + width, qkv.data() + 2 * width, stride,
-              starts.data(), (ptrdiff_t)starts.shape(0) - 1, heads, width / heads, scale, out.data());
+              starts.data(), (ptrdiff_t)starts.shape(0) - 1, heads, width / heads, scale, half, out.data());
 }
 
 void embed(Core& core, const std::vector<const Matrix*>& matrices, const Array<const int32_t>& rows,

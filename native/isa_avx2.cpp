@@ -16,6 +16,8 @@ namespace {
 
 static inline vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 static inline vi nearest(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
+static inline vf maximum(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline vf minimum(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 static inline vf from_half(const uint16_t* p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 
 static inline vf zip_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
@@ -38,6 +40,7 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 #include "vector.inl"
 #include "linear.inl"
 #include "rows.inl"
+#include "attention.inl"
 #include "table.inl"
 }  // namespace
 

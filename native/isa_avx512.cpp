@@ -16,6 +16,8 @@ namespace {
 
 static inline vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 static inline vi nearest(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
+static inline vf maximum(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline vf minimum(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 static inline vf from_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 
 static inline vf zip_low(vf a, vf b) {
@@ -40,6 +42,8 @@ static inline __attribute__((always_inline)) vi dot(vi acc, vb weights, vi activ
 #include "vector.inl"
 #include "linear.inl"
 #include "rows.inl"
+#include "attention.inl"
+#include "attention_bf16.inl"
 #include "table.inl"
 }  // namespace
 
@@ -47,6 +51,12 @@ const KernelTable* kernels_avx512() {
     static const KernelTable kernels = table("avx512");
     return &kernels;
 }
+
+const KernelTable* kernels_avx512_bf16() {
+    static const KernelTable kernels = table("avx512", attention_half);
+    return &kernels;
+}
 #else
+const KernelTable* kernels_avx512_bf16() { return nullptr; }
 const KernelTable* kernels_avx512() { return nullptr; }
 #endif

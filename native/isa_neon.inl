@@ -14,6 +14,8 @@ namespace {
 
 static inline vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 static inline vi nearest(vf v) { return (vi)vcvtnq_s32_f32((float32x4_t)v); }
+static inline vf maximum(vf a, vf b) { return a > b ? a : b; }
+static inline vf minimum(vf a, vf b) { return a < b ? a : b; }
 static inline vf from_half(const uint16_t* p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 
 static inline vf zip_low(vf a, vf b) { return (vf)vzip1q_f32((float32x4_t)a, (float32x4_t)b); }
@@ -35,5 +37,6 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 #include "vector.inl"
 #include "linear.inl"
 #include "rows.inl"
+#include "attention.inl"
 #include "table.inl"
 }  // namespace

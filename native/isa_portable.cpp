@@ -32,6 +32,8 @@ static inline vi nearest(vf v) {
     return out;
 }
 
+static inline vf maximum(vf a, vf b) { return a > b ? a : b; }
+static inline vf minimum(vf a, vf b) { return a < b ? a : b; }
 static inline vf from_half(const uint16_t* p) {
     vf out;
     for (int i = 0; i < VL; ++i) out[i] = half_to_float(p[i]);
@@ -52,6 +54,7 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 #include "vector.inl"
 #include "linear.inl"
 #include "rows.inl"
+#include "attention.inl"
 #include "table.inl"
 }  // namespace
 

@@ -61,6 +61,8 @@ struct KernelTable {
                        float epsilon, ptrdiff_t rows, ptrdiff_t columns, float* out);
     void (*activate)(float* x, ptrdiff_t count, Activation activation);
     void (*attention)(const AttentionBlock* block, void* scratch);
+    // The same, or where that is faster with products of values rounded to bfloat16.
+    void (*attention_half)(const AttentionBlock* block, void* scratch);
     ptrdiff_t (*attention_scratch)(ptrdiff_t length, ptrdiff_t head_size);  // bytes
 };
 
@@ -68,6 +70,7 @@ struct KernelTable {
 float half_to_float(uint16_t half);
 
 // Null where this build or this processor has not got it.
+const KernelTable* kernels_avx512_bf16(void);
 const KernelTable* kernels_avx512(void);
 const KernelTable* kernels_avx2(void);
 const KernelTable* kernels_neon_dot(void);

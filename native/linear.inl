@@ -32,9 +32,11 @@ static void unpack(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t*
         for (ptrdiff_t g = 0; g < w->groups; ++g) {
             vb m[SUB], shift[SUB];
             for (int s = 0; s < SUB; ++s) {
-                uint8_t spread[VB];
-                for (int i = 0; i < VB; ++i) spread[i] = panel[64 + g * PANEL + s * VL + i / 4];
-                m[s] = load_bytes(spread);
+                vn each;
+                __builtin_memcpy(&each, panel + 64 + g * PANEL + s * VL, sizeof each);
+                vi spread = __builtin_convertvector(each, vi) & 0xff;
+                spread |= spread << 8;
+                m[s] = (vb)(spread | spread << 16);
                 shift[s] = multiply_bytes(m[s], splat_byte(middle)) - splat_byte(WEIGHT_OFFSET);
             }
             const uint8_t* four = codes;  // planes of width 4, 2 and 1
@@ -86,15 +88,15 @@ struct Finish {
     ptrdiff_t stride, count;  // count: columns of `out` that exist
 };
 
-template <int V>
-INLINE void finish_row(const Finish& f, float* out, const vf (&y)[V]) {
-    if (f.count == V * VL) {
-        for (int v = 0; v < V; ++v) store(out + v * VL, y[v]);
-    } else {
+template <int R, int V>
+INLINE void finish(const Finish& f, float* out, vf (&y)[R][V]) {
+    if (f.kind != NONE) activate((float*)y, R * V * VL, f.kind);
+    for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v)
-            if (v * VL < f.count) store_up_to(out + v * VL, y[v], f.count - v * VL);
-    }
-    activate(out, f.count, f.kind);
+            if (f.count == V * VL)
+                store(out + r * f.stride + v * VL, y[r][v]);
+            else if (v * VL < f.count)
+                store_up_to(out + r * f.stride + v * VL, y[r][v], f.count - v * VL);
 }
 
 template <int R, int V>
@@ -119,15 +121,15 @@ static void int8_block(const uint8_t* a, ptrdiff_t stride, ptrdiff_t quads, ptrd
             for (int v = 0; v < V; ++v) acc[r][v] = dot(acc[r][v], b[v], x);
         }
     }
+    vf y[R][V];
     for (int r = 0; r < R; ++r) {
         float t;
         __builtin_memcpy(&t, a + r * stride + scale_at + ROW_SCALE, 4);
-        vf y[V];
         for (int v = 0; v < V; ++v)
-            y[v] = fma(__builtin_convertvector(acc[r][v], vf), splat(t) * load(f.scales + v * VL),
-                       load(f.bias + v * VL));
-        finish_row<V>(f, out + r * f.stride, y);
+            y[r][v] = fma(__builtin_convertvector(acc[r][v], vf), splat(t) * load(f.scales + v * VL),
+                          load(f.bias + v * VL));
     }
+    finish<R, V>(f, out, y);
 }
 
 template <int PANELS>
@@ -231,12 +233,10 @@ template <int R, int V>
 static void float_block(const float* x, ptrdiff_t stride, ptrdiff_t columns, const float* w, const Finish& f,
                         float* out) {
     vf acc[R][V];
-    multiply<R, V>(x, stride, w, V * VL, columns, acc);
-    for (int r = 0; r < R; ++r) {
-        vf y[V];
-        for (int v = 0; v < V; ++v) y[v] = fma(acc[r][v], load(f.scales + v * VL), load(f.bias + v * VL));
-        finish_row<V>(f, out + r * f.stride, y);
-    }
+    multiply<MultiplyAdd, R, V>(x, stride, w, V * VL, columns, acc);
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(acc[r][v], load(f.scales + v * VL), load(f.bias + v * VL));
+    finish<R, V>(f, out, acc);
 }
 
 template <int PANELS>

@@ -22,11 +22,11 @@ bool has_dot_product() {
 
 ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
-// f(first, count) over [0, rows) in chunks of at most `size`.
+// f(first, count, thread) over [0, rows) in chunks of at most `size`.
 template <class F>
 void by_rows(Pool& pool, ptrdiff_t rows, ptrdiff_t size, F f) {
-    pool.run(divide_up(rows, size), [&](ptrdiff_t chunk, int) {
-        f(chunk * size, std::min(size, rows - chunk * size));
+    pool.run(divide_up(rows, size), [&](ptrdiff_t chunk, int thread) {
+        f(chunk * size, std::min(size, rows - chunk * size), thread);
     });
 }
 
@@ -38,38 +38,35 @@ void reserve(Pool& pool, size_t bytes) {
     for (int thread = 0; thread < pool.threads(); ++thread) pool.scratch(thread, bytes);
 }
 
-// out += row `row` of a table.
-void add_row(const Weights& w, ptrdiff_t row, float* out) {
-    if (w.storage != TILES) {
-        for (ptrdiff_t k = 0; k < w.columns; ++k) {
-            ptrdiff_t at = row * w.columns + k;
-            if (w.storage == DENSE_F16) {
-                uint16_t half;
-                std::memcpy(&half, w.data + at * 2, 2);
-                out[k] += half_to_float(half);
-            } else {
-                float value;
-                std::memcpy(&value, w.data + at * 4, 4);
-                out[k] += value;
-            }
-        }
-        return;
+template <class Value, class F>
+void add_dense(const Weights& w, ptrdiff_t row, float* out, F to_float) {
+    const uint8_t* values = w.data + row * w.columns * (ptrdiff_t)sizeof(Value);
+    for (ptrdiff_t k = 0; k < w.columns; ++k) {
+        Value value;
+        std::memcpy(&value, values + k * sizeof(Value), sizeof(Value));
+        out[k] += to_float(value);
     }
+}
+
+typedef uint8_t Four __attribute__((vector_size(4)));
+typedef int32_t FourInts __attribute__((vector_size(16)));
+typedef float FourFloats __attribute__((vector_size(16)));
+
+// out += row `row` of a matrix in tiles; out has room for whole groups.
+template <int BITS>
+void add_tiled(const Weights& w, ptrdiff_t row, float* out) {
     const uint8_t* panel = w.data + row / PANEL * w.panel_bytes;
     const ptrdiff_t lane = row % PANEL;
     float scale;
     std::memcpy(&scale, panel + lane * 4, 4);
-    const int middle = 1 << (w.bits - 1);
     for (ptrdiff_t g = 0; g < w.groups; ++g) {
         const float step = scale * (float)(int8_t)panel[64 + g * PANEL + lane];
-        const uint8_t* planes = panel + w.codes_offset + g * w.group_size * 2 * w.bits + lane * 4;
-        const ptrdiff_t end = std::min(w.group_size, w.columns - g * w.group_size);
-        for (ptrdiff_t c = 0; c < end; c += 4) {
-            const ptrdiff_t quad = c / 4;
+        const uint8_t* planes = panel + w.codes_offset + g * w.group_size * 2 * BITS + lane * 4;
+        for (ptrdiff_t quad = 0; quad < w.group_size / 4; ++quad, out += 4) {
             const uint8_t* plane = planes;
             uint32_t codes = 0;  // of four columns, a byte each
-            for (int width = w.bits == 8 ? 8 : 4, low = 0; width >= 1; width /= 2) {
-                if (!(w.bits & width)) continue;
+            for (int width = BITS == 8 ? 8 : 4, low = 0; width >= 1; width /= 2) {
+                if (!(BITS & width)) continue;
                 uint32_t packed;
                 std::memcpy(&packed, plane + quad * width / 8 * 64, 4);
                 const int shift = (int)(quad % (8 / width)) * width;
@@ -77,9 +74,30 @@ void add_row(const Weights& w, ptrdiff_t row, float* out) {
                 low += width;
                 plane += w.group_size * 2 * width;
             }
-            for (ptrdiff_t i = 0; i < std::min<ptrdiff_t>(4, end - c); ++i)
-                out[g * w.group_size + c + i] += step * (float)((int)(codes >> (8 * i) & 0xff) - middle);
+            Four bytes;
+            std::memcpy(&bytes, &codes, 4);
+            const FourInts centred = __builtin_convertvector(bytes, FourInts) - (1 << (BITS - 1));
+            FourFloats sum;
+            std::memcpy(&sum, out, sizeof sum);
+            sum += __builtin_convertvector(centred, FourFloats) * step;
+            std::memcpy(out, &sum, sizeof sum);
         }
+    }
+}
+
+// out += row `row` of a table; out has room for whole groups of tiles.
+void add_row(const Weights& w, ptrdiff_t row, float* out) {
+    if (w.storage == DENSE_F32) return add_dense<float>(w, row, out, [](float value) { return value; });
+    if (w.storage == DENSE_F16) return add_dense<uint16_t>(w, row, out, half_to_float);
+    switch (w.bits) {
+        case 1: return add_tiled<1>(w, row, out);
+        case 2: return add_tiled<2>(w, row, out);
+        case 3: return add_tiled<3>(w, row, out);
+        case 4: return add_tiled<4>(w, row, out);
+        case 5: return add_tiled<5>(w, row, out);
+        case 6: return add_tiled<6>(w, row, out);
+        case 7: return add_tiled<7>(w, row, out);
+        default: return add_tiled<8>(w, row, out);
     }
 }
 
@@ -91,7 +109,8 @@ const KernelTable* find_kernels(const std::string& name) {
     __builtin_cpu_init();
     if ((any || name == "avx512") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        if (auto* table = kernels_avx512()) return table;
+        if (auto* table = __builtin_cpu_supports("avx512bf16") ? kernels_avx512_bf16() : kernels_avx512())
+            return table;
     if ((any || name == "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c"))
         if (auto* table = kernels_avx2()) return table;
@@ -137,7 +156,7 @@ ptrdiff_t row_bytes(ptrdiff_t columns) { return divide_up(columns, 64) * 64 + RO
 void quantize(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns,
               const float* inverse, uint8_t* out) {
     const ptrdiff_t stride = row_bytes(columns);
-    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count) {
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count, int) {
         k.quantize_rows(x + first * columns, columns, inverse, count, columns, out + first * stride, stride);
     });
 }
@@ -184,21 +203,21 @@ void linear(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, pt
 
 void layer_norm(Pool& pool, const KernelTable& k, const float* x, const float* residual, const float* gamma,
                 const float* beta, float epsilon, ptrdiff_t rows, ptrdiff_t columns, float* out) {
-    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count) {
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count, int) {
         const ptrdiff_t at = first * columns;
         k.layer_norm(x + at, residual ? residual + at : nullptr, gamma, beta, epsilon, count, columns, out + at);
     });
 }
 
 void activate(Pool& pool, const KernelTable& k, float* x, ptrdiff_t rows, ptrdiff_t columns, Activation kind) {
-    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count) {
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count, int) {
         for (ptrdiff_t r = first; r < first + count; ++r) k.activate(x + r * columns, columns, kind);
     });
 }
 
 void attention(Pool& pool, const KernelTable& k, const float* queries, const float* keys, const float* values,
                ptrdiff_t stride, const int64_t* starts, ptrdiff_t sequences, ptrdiff_t heads,
-               ptrdiff_t head_size, float scale, float* out) {
+               ptrdiff_t head_size, float scale, bool half, float* out) {
     ptrdiff_t longest = 0;
     for (ptrdiff_t s = 0; s < sequences; ++s) longest = std::max<ptrdiff_t>(longest, starts[s + 1] - starts[s]);
     const ptrdiff_t wanted = divide_up(4 * pool.threads(), std::max<ptrdiff_t>(1, sequences * heads));
@@ -221,18 +240,24 @@ void attention(Pool& pool, const KernelTable& k, const float* queries, const flo
                              length,
                              head_size,
                              scale};
-        k.attention(&block, pool.scratch(thread, 0));
+        (half ? k.attention_half : k.attention)(&block, pool.scratch(thread, 0));
     });
 }
 
 void embed(Pool& pool, const KernelTable& k, const std::vector<Table>& tables, ptrdiff_t count,
            const float* gamma, const float* beta, float epsilon, float* out) {
     const ptrdiff_t columns = tables.front().weights->columns;
-    by_rows(pool, count, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t rows) {
+    ptrdiff_t width = columns;
+    for (const Table& table : tables)
+        if (table.weights->storage == TILES)
+            width = std::max(width, table.weights->groups * table.weights->group_size);
+    reserve(pool, (size_t)width * sizeof(float));
+    by_rows(pool, count, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t rows, int thread) {
+        float* sum = static_cast<float*>(pool.scratch(thread, 0));
         for (ptrdiff_t i = first; i < first + rows; ++i) {
-            float* row = out + i * columns;
-            std::fill(row, row + columns, 0.0f);
-            for (const Table& table : tables) add_row(*table.weights, table.rows[i], row);
+            std::fill(sum, sum + width, 0.0f);
+            for (const Table& table : tables) add_row(*table.weights, table.rows[i], sum);
+            std::copy(sum, sum + columns, out + i * columns);
         }
         float* block = out + first * columns;
         if (gamma) k.layer_norm(block, nullptr, gamma, beta, epsilon, rows, columns, block);

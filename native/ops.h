@@ -45,10 +45,10 @@ void layer_norm(Pool& pool, const KernelTable& k, const float* x, const float* r
 void activate(Pool& pool, const KernelTable& k, float* x, ptrdiff_t rows, ptrdiff_t columns, Activation kind);
 
 // Self-attention of each sequence with itself. Queries, keys and values: (tokens, heads * head_size) with rows
-// `stride` apart; sequence s holds tokens [starts[s], starts[s + 1]).
+// `stride` apart; sequence s holds tokens [starts[s], starts[s + 1]). half: values may be rounded to bfloat16.
 void attention(Pool& pool, const KernelTable& k, const float* queries, const float* keys, const float* values,
                ptrdiff_t stride, const int64_t* starts, ptrdiff_t sequences, ptrdiff_t heads,
-               ptrdiff_t head_size, float scale, float* out);
+               ptrdiff_t head_size, float scale, bool half, float* out);
 
 struct Table {
     const Weights* weights;

@@ -4,11 +4,15 @@
 //   VL                              floats in a vector
 //   vf fma(vf a, vf b, vf c)        a * b + c
 //   vi nearest(vf)                  to int32, halves to even
+//   vf maximum(vf a, vf b)          a > b ? a : b, and minimum alike (a compiler does not see one instruction in that)
+//   vf zip_low(vf a, vf b)          a0 b0 a1 b1 …, and zip_high from the upper halves
 // and the types below. Everything here has internal linkage.
 
-#define INLINE static inline __attribute__((always_inline))
+#define ALWAYS_INLINE __attribute__((always_inline))
+#define INLINE_MEMBER inline ALWAYS_INLINE
+#define INLINE static inline ALWAYS_INLINE
 
-INLINE vf splat(float x) { return vf{} + x; }
+INLINE vf splat(float x) { return x - vf{}; }  // not x + 0, which would be an addition: -0 + 0 is 0
 INLINE vi splat(int32_t x) { return vi{} + x; }
 
 INLINE vf load(const float* p) {
@@ -52,19 +56,22 @@ INLINE vf keep(vf v, ptrdiff_t n, float other) {
     return n >= VL ? v : lane_numbers() < splat((int32_t)n) ? v : splat(other);
 }
 
-INLINE vf maximum(vf a, vf b) { return a > b ? a : b; }
-INLINE vf minimum(vf a, vf b) { return a < b ? a : b; }
-
 INLINE float sum_lanes(vf v) {
-    float total = 0;
-    for (int i = 0; i < VL; ++i) total += v[i];
-    return total;
+    for (int width = 1; width < VL; width *= 2) v = zip_low(v, v) + zip_high(v, v);
+    return v[0];
 }
 
 INLINE float max_lanes(vf v) {
-    float best = v[0];
-    for (int i = 1; i < VL; ++i) best = v[i] > best ? v[i] : best;
-    return best;
+    for (int width = 1; width < VL; width *= 2) v = maximum(zip_low(v, v), zip_high(v, v));
+    return v[0];
+}
+
+// f(start, lanes) over [0, count); lanes is the constant VL but for a last part of a vector.
+template <class F>
+INLINE void each_vector(ptrdiff_t count, F f) {
+    ptrdiff_t k = 0;
+    for (; k + VL <= count; k += VL) f(k, (ptrdiff_t)VL);
+    if (k < count) f(k, count - k);
 }
 
 // 2**x, relative error 1e-7; x below -126 counts as -126.
@@ -107,22 +114,30 @@ INLINE vf tanh_(vf x) {
     return (e - 1.0f) / (e + 1.0f);
 }
 
-INLINE vf activation(vf x, Activation kind) {
-    vf half = x * splat(0.5f);
-    switch (kind) {
-        case GELU_ERF: return fma(half, erf_(x * splat(0.707106781f)), half);
-        case GELU_TANH: return fma(half, tanh_(splat(0.797884561f) * fma(x * x * x, splat(0.044715f), x)), half);
-        case RELU: return x < splat(0.0f) ? splat(0.0f) : x;
-        case TANH: return tanh_(x);
-        case NONE: break;
-    }
-    return x;
+template <class F>
+INLINE void apply(float* x, ptrdiff_t count, F f) {
+    each_vector(count, [&](ptrdiff_t i, ptrdiff_t lanes) ALWAYS_INLINE {
+        store_up_to(x + i, f(load_up_to(x + i, lanes)), lanes);
+    });
 }
 
 static void activate(float* x, ptrdiff_t count, Activation kind) {
-    if (kind == NONE) return;
-    for (ptrdiff_t i = 0; i < count; i += VL)
-        store_up_to(x + i, activation(load_up_to(x + i, count - i), kind), count - i);
+    const vf half = splat(0.5f);
+    switch (kind) {
+        case NONE: return;
+        case GELU_ERF:
+            return apply(x, count, [=](vf v) ALWAYS_INLINE {
+                vf h = v * half;
+                return fma(h, erf_(v * splat(0.707106781f)), h);
+            });
+        case GELU_TANH:
+            return apply(x, count, [=](vf v) ALWAYS_INLINE {
+                vf h = v * half;
+                return fma(h, tanh_(splat(0.797884561f) * fma(v * v * v, splat(0.044715f), v)), h);
+            });
+        case RELU: return apply(x, count, [](vf v) ALWAYS_INLINE { return v < vf{} ? vf{} : v; });
+        case TANH: return apply(x, count, [](vf v) ALWAYS_INLINE { return tanh_(v); });
+    }
 }
 
 // m becomes its transpose: log2(VL) rounds of perfect shuffles.
@@ -152,8 +167,13 @@ static void transpose_block(const float* in, ptrdiff_t in_stride, ptrdiff_t rows
         }
 }
 
-// acc[r][v] = sum over k, in order, of x[r * stride + k] * w[k * w_stride + v * VL ..].
-template <int R, int V>
+struct MultiplyAdd {
+    INLINE_MEMBER vf operator()(vf a, vf b, vf c) const { return fma(a, b, c); }
+};
+
+// acc[r][v] = sum over k, in order, of x[r * stride + k] * w[k * w_stride + v * VL ..]. What an element is (four
+// bytes) and how it is multiplied is Op's business.
+template <class Op, int R, int V>
 INLINE void multiply(const float* x, ptrdiff_t stride, const float* w, ptrdiff_t w_stride, ptrdiff_t count,
                      vf (&acc)[R][V]) {
     for (int r = 0; r < R; ++r)
@@ -162,8 +182,9 @@ INLINE void multiply(const float* x, ptrdiff_t stride, const float* w, ptrdiff_t
         vf b[V];
         for (int v = 0; v < V; ++v) b[v] = load(w + k * w_stride + v * VL);
         for (int r = 0; r < R; ++r) {
-            vf a = splat(x[r * stride + k]);
-            for (int v = 0; v < V; ++v) acc[r][v] = fma(a, b[v], acc[r][v]);
+            int32_t bits;
+            __builtin_memcpy(&bits, x + r * stride + k, 4);
+            for (int v = 0; v < V; ++v) acc[r][v] = Op()((vf)splat(bits), b[v], acc[r][v]);
         }
     }
 }

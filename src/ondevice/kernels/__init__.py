@@ -171,6 +171,7 @@ class Kernels:
         heads: int,
         scale: float,
         *,
+        half: bool = False,
         out: Floats | None = None,
     ) -> Floats:
         """Self-attention of each sequence, (tokens, heads * head_size).
@@ -178,6 +179,8 @@ class Kernels:
         qkv: (tokens, 3 * heads * head_size), queries, keys and values side by side, each heads first.
         starts: (sequences + 1,), where each sequence begins, from 0 to tokens, never falling.
         scale: what scores are multiplied by before the softmax, usually head_size ** -0.5.
+        half: queries, keys, values and probabilities may be rounded to bfloat16 where that is faster (AVX-512
+            with BF16); sums stay in float32.
         """
         tokens, width = _matrix_shape("qkv", qkv)
         if heads < 1 or width % (3 * heads):
@@ -198,7 +201,7 @@ class Kernels:
         if self._core is None:
             reference.attention(qkv, starts, heads, scale, out)
         elif out.size:
-            self._core.attention(qkv, starts, heads, scale, out)
+            self._core.attention(qkv, starts, heads, scale, half, out)
         return out
 
     def embed(

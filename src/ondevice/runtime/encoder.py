@@ -171,7 +171,8 @@ class Encoder:
                 [part.apply(self.kernels, states) for part in layer.query_key_value], axis=1, out=joint
             )
         context = self._room("context", len(states), width // 3)
-        return self.kernels.attention(joint, starts, layer.heads, self.scale, out=context)
+        half = all(part.int8 for part in layer.query_key_value)  # far finer than what int8 has rounded already
+        return self.kernels.attention(joint, starts, layer.heads, self.scale, half=half, out=context)
 
     def _normalise(self, norm: Norm, update: Floats, states: Floats) -> None:
         """states = norm(update + states)"""
