@@ -13,7 +13,7 @@ taken as independent, which matters where pooling adds their errors up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,17 +24,18 @@ from ondevice.errors import BadInput
 from ondevice.models.model import Model, batches
 
 Option = TypeVar("Option")
+_BATCH = 8
 
 
 def damages(
     model: Model,
     texts: Sequence[str],
     differences: Mapping[str, Mapping[Option, torch.Tensor]],
-    means: Mapping[str, torch.Tensor] | None = None,
+    means: Mapping[str, torch.Tensor],
     *,
     projections: int = 4,
     seed: int = 0,
-    batch_size: int = 8,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> dict[str, dict[Option, float]]:
     """The expected loss (1 - cosine, or divergence in nats) of each option of each layer.
 
@@ -42,43 +43,70 @@ def damages(
         of the weight's shape.
     means: by layer name, the mean input (inputs,) where the layer's bias makes good for the mean error.
     projections: random projections of the output a text; texts * projections samples give a relative error of
-        about sqrt(2 / samples).
+        about sqrt(2 / samples). progress: told the share that is done.
     Raises BadInput where there are no texts.
     """
+    totals = {name: dict.fromkeys(options, 0.0) for name, options in differences.items()}
+    for done, layers in _gradients(model, texts, list(differences), projections, seed):
+        for name, (inputs, gradients) in layers.items():
+            for option, difference in differences[name].items():
+                noise = _noise(inputs, difference, means.get(name))
+                sums = (gradients * noise).flatten(2).sum(dim=2)  # (projections, texts)
+                totals[name][option] += float(sums.square().sum())
+        progress(done)
+    samples = 2 * projections * len(texts)
+    return {name: {o: total / samples for o, total in each.items()} for name, each in totals.items()}
+
+
+def gradient_moments(
+    model: Model, texts: Sequence[str], names: Sequence[str], *, projections: int = 2, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """E[g g'] of the named layers' outputs, (outputs, outputs): which errors there the model's output feels."""
+    totals: dict[str, torch.Tensor] = {}
+    for _, layers in _gradients(model, texts, names, projections, seed):
+        for name, (_, gradients) in layers.items():
+            rows = gradients.reshape(-1, gradients.shape[-1])
+            totals[name] = totals.get(name, torch.zeros(())) + rows.T @ rows
+    return totals
+
+
+Layers = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+def _gradients(
+    model: Model, texts: Sequence[str], names: Sequence[str], projections: int, seed: int
+) -> Iterator[tuple[float, Layers]]:
+    """For each batch: the share done, and by layer its inputs and the gradients at its output,
+    (projections, texts, tokens, outputs)."""
     if not texts:
         raise BadInput("no texts given to find the layers' sensitivity with")
     generator = torch.Generator().manual_seed(seed)
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    totals = {name: dict.fromkeys(options, 0.0) for name, options in differences.items()}
+    seen: Layers = {}
     handles = [
-        model.module.get_submodule(name).register_forward_hook(partial(_keep, seen, name))
-        for name in differences
+        model.module.get_submodule(name).register_forward_hook(partial(_keep, seen, name)) for name in names
     ]
-    pad = int(model.config.get("pad_token_id") or 0)
+    done = 0
     try:
-        for _, ids, mask in batches(model.tokens(texts), batch_size, pad):
+        pad = int(model.config.get("pad_token_id") or 0)
+        for indices, ids, mask in batches(model.tokens(texts), _BATCH, pad):
             seen.clear()
             with torch.enable_grad():
                 result = model.outputs(ids, mask)
-            leaves = {name: output for name, (_, output) in seen.items()}
-            gradients = []
+            leaves = [output for _, output in seen.values()]
+            each = []
             for _ in range(projections):
                 loss = _projection(result, model.task.kind == "classification", generator)
-                found = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, allow_unused=True)
-                gradients.append(dict(zip(leaves, found, strict=True)))
+                each.append(torch.autograd.grad(loss, leaves, retain_graph=True))
+            done += len(indices)
             with torch.inference_mode():
-                for name, (inputs, _) in seen.items():
-                    here = torch.stack([g for each in gradients if (g := each[name]) is not None])
-                    mean = None if means is None else means.get(name)
-                    for option, difference in differences[name].items():
-                        noise = _noise(inputs, difference, mean)
-                        sums = (here * noise).flatten(2).sum(dim=2)  # (projections, texts)
-                        totals[name][option] += float(sums.square().sum())
+                stacked = (torch.stack(gradients) for gradients in zip(*each, strict=True))
+                yield done / len(texts), {
+                    name: (inputs, gradients)
+                    for (name, (inputs, _)), gradients in zip(seen.items(), stacked, strict=True)
+                }
     finally:
         for handle in handles:
             handle.remove()
-    samples = 2 * projections * len(texts)
-    return {name: {o: total / samples for o, total in each.items()} for name, each in totals.items()}
 
 
 def _noise(inputs: torch.Tensor, difference: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
@@ -99,7 +127,7 @@ def _projection(result: torch.Tensor, logits: bool, generator: torch.Generator) 
 
 
 def _keep(
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    seen: Layers,
     name: str,
     module: nn.Module,
     inputs: tuple[Any, ...],

@@ -14,6 +14,7 @@ from torch import nn
 
 from ondevice.artifact import StoredTensor
 from ondevice.errors import BadArtifact
+from ondevice.layers.banded import BandedEmbedding
 from ondevice.layers.factorized import LowRankLinear
 from ondevice.layers.quantized import QuantizedEmbedding, QuantizedLinear, array, dense
 from ondevice.layers.sparse import SparseLinear
@@ -59,6 +60,8 @@ def from_stored(skeleton: nn.Module, stored: Mapping[str, StoredTensor]) -> nn.M
             if f"{parent}.up" not in owners or "weight" not in owners[f"{parent}.up"]:
                 raise BadArtifact(f"{parent}.up.weight is missing")
             _set(skeleton, parent, LowRankLinear(_linear(own), _linear(owners[f"{parent}.up"])))
+        if leaf.isdigit() and parent.endswith(".band"):
+            _set_banded(skeleton, parent.removesuffix(".band"), owners)
     for name, own in owners.items():
         part = _find(skeleton, name)
         if part is None:
@@ -114,6 +117,20 @@ def _restore(skeleton: nn.Module, name: str, part: nn.Module, own: dict[str, Sto
             if isinstance(part, kind) and leaf == "weight":
                 for size, attribute in zip(values.shape, sizes, strict=True):
                     setattr(part, attribute, size)
+
+
+def _set_banded(skeleton: nn.Module, name: str, owners: Mapping[str, Mapping[str, StoredTensor]]) -> None:
+    """A table in bands, set when the first of its bands is met."""
+    if not isinstance(_find(skeleton, name), nn.Embedding):
+        return
+    if "bands" not in owners.get(name, {}):
+        raise BadArtifact(f"{name}.bands is missing")
+    tables: list[QuantizedEmbedding] = []
+    while (own := owners.get(f"{name}.band.{len(tables)}")) is not None:
+        if own["weight"].format.get("kind") != "tiles":
+            raise BadArtifact(f"{name}.band.{len(tables)}.weight is not in tiles")
+        tables.append(QuantizedEmbedding.from_stored(own))
+    _set(skeleton, name, BandedEmbedding(array(owners[name]["bands"]), tables))
 
 
 def _linear(own: Mapping[str, StoredTensor]) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ondevice.compress.calibration import Calibration, Moments, moments_of
-from ondevice.compress.quantize.matrix import METHODS, Inputs, Method, quantize_matrix
+from ondevice.compress.quantize.matrix import METHODS, SWEEPS, Inputs, Method, quantize_matrix
 from ondevice.compress.technique import Technique
 from ondevice.errors import BadInput
 from ondevice.layers.quantized import Activations, QuantizedEmbedding, QuantizedLinear
@@ -119,6 +119,7 @@ def quantize_linear(
     scale: torch.Tensor | None = None,
     method: Method = "gptq",
     activations: Activations = "int8",
+    sweeps: int = SWEEPS,
 ) -> QuantizedLinear:
     """A linear layer in tiles.
 
@@ -129,7 +130,7 @@ def quantize_linear(
     scaled = weight if scale is None else weight * scale
     if moments is not None and inputs is None:
         inputs = layer_inputs(layer, moments, scale)
-    matrix = quantize_matrix(scaled, bits, group_size, inputs, method)
+    matrix = quantize_matrix(scaled, bits, group_size, inputs, method, sweeps)
     bias = None if layer.bias is None else layer.bias.detach().float()
     if bias is not None and moments is not None:
         approximate = torch.from_numpy(matrix.dequantize())
