@@ -18,6 +18,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'ondevice-ml[fit]'")
 pytest.importorskip("transformers", reason="needs transformers: pip install 'ondevice-ml[fit]'")
 
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from ondevice.errors import BadInput, UnsafeModel, UnsupportedModel  # noqa: E402
@@ -324,6 +326,57 @@ def test_damaged_small_files_are_refused(tiny_checkpoint: Write, damage: str) ->
     (folder / damage).write_text('{"a": [')
     with pytest.raises(BadInput, match=damage):
         load(folder)
+
+
+FILES = {
+    "config.json": [
+        "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers",
+        "num_attention_heads", "max_position_embeddings", "pad_token_id", "hidden_act", "layer_norm_eps",
+        "type_vocab_size", "id2label", "problem_type", "is_decoder", "quantization_config",
+        "auto_map", "dtype",
+    ],
+    "tokenizer_config.json": ["model_max_length", "auto_map"],
+    "sentence_bert_config.json": ["max_seq_length", "do_lower_case", "transformer_task"],
+    "1_Pooling/config.json": ["pooling_mode", "pooling_mode_mean_tokens", "pooling_mode_cls_token"],
+    "config_sentence_transformers.json": ["prompts", "default_prompt_name"],
+}  # fmt: skip
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 100)
+    | st.floats()
+    | st.sampled_from(["", "gelu", "bert", "mean", "é"]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["0", "a"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("head", ["Model", "ForSequenceClassification"])
+def test_whatever_the_settings_say_there_is_a_model_or_an_error_of_ours(
+    tiny_checkpoint: Write, head: str
+) -> None:
+    folder = tiny_checkpoint("bert", head, pooling="mean" if head == "Model" else None)
+    fields = [(file, field) for file, names in FILES.items() for field in names]
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.sampled_from(fields), VALUES)
+    def check(place: tuple[str, str], value: Any) -> None:
+        path = folder / place[0]
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("{}")
+        before = path.read_text()
+        edit(path, **{place[1]: value})
+        try:
+            assert np.isfinite(load(folder).predict(["a table", "the number"])).all()
+        except BadInput:
+            pass
+        finally:
+            path.write_text(before)
+
+    check()
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./no/such", "/no/such/folder", "a/b/c", "", "minilm "])

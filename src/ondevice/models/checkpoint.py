@@ -53,7 +53,8 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """The class that transformers would build, such as "BertForSequenceClassification"; "" if unnamed."""
-        return str(next(iter(self.config.get("architectures") or []), ""))
+        named = self.config.get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else ""
 
     @property
     def positions(self) -> int:
@@ -159,7 +160,7 @@ class Checkpoint:
         limits: list[Any] = [self.positions, self._sentence_settings().get("max_seq_length")]
         if tokenizer_config.is_file():
             limits.append(read_json(tokenizer_config).get("model_max_length"))
-        length = min(int(limit) for limit in limits if isinstance(limit, int | float))
+        length = int(min(limit for limit in limits if isinstance(limit, int | float) and limit == limit))
         if length < 3:  # two special tokens and one word
             raise BadInput(f"{self.folder}: a maximum length of {length} tokens leaves no room for text")
         return length
@@ -178,7 +179,7 @@ class Checkpoint:
             )
         overall = self.folder / "config_sentence_transformers.json"
         stored = read_json(overall) if overall.is_file() else {}
-        if (stored.get("prompts") or {}).get(stored.get("default_prompt_name") or ""):
+        if stored.get("default_prompt_name"):
             raise UnsupportedModel(
                 f"{self.folder}: default prompt {stored['default_prompt_name']!r} is not supported; clear "
                 "default_prompt_name in config_sentence_transformers.json and write the prompt into each text"
@@ -190,7 +191,10 @@ class Checkpoint:
 
     def _classification_task(self) -> Task:
         names = self.config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-        labels = tuple(str(names[key]) for key in sorted(names, key=int))
+        try:
+            labels = tuple(str(names[key]) for key in sorted(names, key=int))
+        except (ValueError, TypeError, LookupError) as error:
+            raise BadInput(f"{self.folder}: id2label in config.json does not number its labels") from error
         problem = self.config.get("problem_type")
         if len(labels) < 2 or problem in ("regression", "multi_label_classification"):
             raise UnsupportedModel(
@@ -254,6 +258,9 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
         value = config.get(field, None if field == "vocab_size" else 0)  # the others have defaults
         if not isinstance(value, int) or value < 0:
             raise BadInput(f"{folder}: {field} in config.json is {value!r}, not a count")
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise BadInput(f"{folder}: layer_norm_eps in config.json is {epsilon!r}, not a small number above 0")
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
@@ -278,11 +285,11 @@ def _pooling(config: dict[str, Any], folder: Path) -> Pooling:
     flags = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
     named = {f"pooling_mode_{flag}": mode for mode, flag in flags.items()}
     modes = (
-        ([mode] if isinstance(mode, str) else list(mode))
+        (mode if isinstance(mode, list) else [mode])
         if mode is not None
         else [named.get(key, key) for key, on in config.items() if key.startswith("pooling_mode_") and on]
     )
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLINGS:
         raise UnsupportedModel(
             f"{folder}: pooling {' + '.join(map(str, modes)) or 'unnamed'} is not supported; "
             f"supported: one of {', '.join(_POOLINGS)}"

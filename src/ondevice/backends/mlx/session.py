@@ -70,7 +70,8 @@ def load(path: str | Path) -> Callable[[Sequence[Any]], Any]:
     classifier (tokens, labels); a question answerer, which takes pairs (question, context), (tokens, 2) for
     start and end; a masked language model (tokens, vocabulary).
 
-    Raises UnsupportedModel for other architectures, BadInput for tensors that are missing or too many.
+    Raises UnsupportedModel for other architectures, BadInput for tensors that are missing or too many. The
+    two first cut long texts as their checkpoint says; the others raise BadInput for a text that is too long.
     """
     checkpoint = read_checkpoint(Path(path).expanduser())
     network, tokenizer = read_network(checkpoint), checkpoint.tokenizer()
@@ -78,7 +79,6 @@ def load(path: str | Path) -> Callable[[Sequence[Any]], Any]:
         return MlxSession(network, tokenizer, checkpoint.task())
 
     def outputs(texts: Sequence[Any]) -> list[Floats]:
-        tokenizer.enable_truncation(network.arguments.longest)
         encoded = tokenizer.encode_batch(list(texts))
         parts = (encoded[start : start + _BATCH] for start in range(0, len(encoded), _BATCH))
         return [
@@ -146,5 +146,6 @@ def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
                 from ondevice.models.load import read_tensors
             except ImportError as error:
                 raise MissingExtra("torch", "fit", "to read a .bin checkpoint") from error
-            for name, tensor in read_tensors(path).items():
-                yield name, tensor.float().numpy()
+            held = read_tensors(path)
+            for name in list(held):
+                yield name, held.pop(name).float().numpy()  # one tensor at a time is there twice
