@@ -20,16 +20,44 @@ INLINE vb field(vb v, int shift, int width) { return (vb)((vh)v >> (uint16_t)shi
 
 enum { QUAD = 64, SUB = QUAD / VB };  // bytes of 4 columns of a panel; vectors in them
 
-// Panels [first, first + panels) as bytes: out[quad][panel][64].
+// Bytes between the unpacked forms of two panels: out of step with the sets of the cache.
+INLINE ptrdiff_t unpacked_bytes(const Weights* w) { return w->groups * w->group_size * PANEL + 64; }
+
+// 32 columns of a panel: eight quads from each plane, of width 4, 2 and 1 (or 8).
+template <int BITS>
+INLINE void unpack_block(const uint8_t* plane, ptrdiff_t plane_columns, ptrdiff_t column, const vb (&m)[SUB],
+                         const vb (&shift)[SUB], uint8_t* out) {
+    const uint8_t* four = plane + column * (BITS == 8 ? 16 : 8);
+    const uint8_t* two = plane + (BITS & 4 ? plane_columns * 8 : 0) + column * 4;
+    const uint8_t* one = plane + plane_columns * ((BITS & 4 ? 8 : 0) + (BITS & 2 ? 4 : 0)) + column * 2;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+#pragma GCC unroll 4
+        for (int s = 0; s < SUB; ++s) {
+            vb u = vb{};
+            if (BITS == 8) u = load_bytes(four + i * QUAD + s * VB);
+            if (BITS & 4) u = field(load_bytes(four + i / 2 * QUAD + s * VB), i % 2 * 4, 4);
+            if (BITS & 2) {
+                vb bits = field(load_bytes(two + i / 4 * QUAD + s * VB), i % 4 * 2, 2);
+                u |= (vb)((vh)bits << (uint16_t)(BITS & 4));
+            }
+            if (BITS & 1) {
+                vb bits = field(load_bytes(one + s * VB), i, 1);
+                u |= (vb)((vh)bits << (uint16_t)(BITS & 6));
+            }
+            u = multiply_bytes(u, m[s]) - shift[s];
+            __builtin_memcpy(out + i * QUAD + s * VB, &u, VB);
+        }
+}
+
+// Panels [first, first + panels) as bytes w8 + WEIGHT_OFFSET: out[panel][quad][64], unpacked_bytes apart.
 template <int BITS>
 static void unpack(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t* out) {
-    constexpr int middle = 1 << (BITS - 1);
-    constexpr int high_at = BITS == 3 ? 2 : BITS == 5 || BITS == 6 ? 4 : 0;  // lowest bit of the second plane
-    for (ptrdiff_t p = 0; p < panels; ++p) {
+    for (ptrdiff_t p = 0; p < panels; ++p, out += unpacked_bytes(w)) {
         const uint8_t* panel = w->data + (first + p) * w->panel_bytes;
         const uint8_t* codes = panel + w->codes_offset;
-        uint8_t* target = out + p * QUAD;
-        for (ptrdiff_t g = 0; g < w->groups; ++g) {
+        uint8_t* target = out;
+        for (ptrdiff_t g = 0; g < w->groups; ++g, codes += w->group_size * 2 * BITS) {
             vb m[SUB], shift[SUB];
             for (int s = 0; s < SUB; ++s) {
                 vn each;
@@ -37,32 +65,10 @@ static void unpack(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t*
                 vi spread = __builtin_convertvector(each, vi) & 0xff;
                 spread |= spread << 8;
                 m[s] = (vb)(spread | spread << 16);
-                shift[s] = multiply_bytes(m[s], splat_byte(middle)) - splat_byte(WEIGHT_OFFSET);
+                shift[s] = multiply_bytes(m[s], splat_byte(1 << (BITS - 1))) - splat_byte(WEIGHT_OFFSET);
             }
-            const uint8_t* four = codes;  // planes of width 4, 2 and 1
-            const uint8_t* two = codes + (BITS & 4 ? w->group_size * 8 : 0);
-            const uint8_t* one = two + (BITS & 2 ? w->group_size * 4 : 0);
-            for (ptrdiff_t q = 0; q < w->group_size / 4; q += 8)
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i)
-#pragma GCC unroll 4
-                    for (int s = 0; s < SUB; ++s) {
-                        vb u = vb{};
-                        if (BITS == 8) u = load_bytes(codes + (q + i) * QUAD + s * VB);
-                        if (BITS & 4) u = field(load_bytes(four + (q + i) / 2 * QUAD + s * VB), i % 2 * 4, 4);
-                        if (BITS & 2) {
-                            vb bits = field(load_bytes(two + (q + i) / 4 * QUAD + s * VB), i % 4 * 2, 2);
-                            u |= (vb)((vh)bits << (uint16_t)(BITS & 4 ? 4 : 0));
-                        }
-                        if (BITS & 1) {
-                            vb bits = field(load_bytes(one + q / 8 * QUAD + s * VB), i, 1);
-                            u |= (vb)((vh)bits << (uint16_t)(BITS == 7 ? 6 : high_at));
-                        }
-                        u = multiply_bytes(u, m[s]) - shift[s];
-                        __builtin_memcpy(target + (q + i) * panels * QUAD + s * VB, &u, VB);
-                    }
-            codes += w->group_size * 2 * BITS;
-            target += w->group_size / 4 * panels * QUAD;
+            for (ptrdiff_t c = 0; c < w->group_size; c += 32, target += 8 * QUAD)
+                unpack_block<BITS>(codes, w->group_size, c, m, shift, target);
         }
     }
 }
@@ -101,7 +107,7 @@ INLINE void finish(const Finish& f, float* out, vf (&y)[R][V]) {
 
 template <int R, int V>
 static void int8_block(const uint8_t* a, ptrdiff_t stride, ptrdiff_t quads, ptrdiff_t scale_at, const uint8_t* w,
-                       const Finish& f, float* out) {
+                       ptrdiff_t w_stride, const Finish& f, float* out) {
     vi acc[R][V];
     for (int r = 0; r < R; ++r) {
         int32_t sum;
@@ -111,7 +117,7 @@ static void int8_block(const uint8_t* a, ptrdiff_t stride, ptrdiff_t quads, ptrd
     for (ptrdiff_t q = 0; q < quads; ++q) {
         vb b[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) b[v] = load_bytes(w + (q * V + v) * VB);
+        for (int v = 0; v < V; ++v) b[v] = load_bytes(w + v / SUB * w_stride + q * QUAD + v % SUB * VB);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             int32_t four;
@@ -134,22 +140,22 @@ static void int8_block(const uint8_t* a, ptrdiff_t stride, ptrdiff_t quads, ptrd
 
 template <int PANELS>
 static void int8_rows(const uint8_t* a, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t columns, const uint8_t* w,
-                      const Finish& f) {
-    constexpr int V = PANELS * QUAD / VB;
+                      ptrdiff_t w_stride, const Finish& f) {
+    constexpr int V = PANELS * SUB;
     ptrdiff_t quads = (columns + 3) / 4, scale_at = (columns + 63) / 64 * 64, r = 0;
     float* out = f.out;
     for (; r + INT_ROWS <= rows; r += INT_ROWS)
-        int8_block<INT_ROWS, V>(a + r * stride, stride, quads, scale_at, w, f, out + r * f.stride);
+        int8_block<INT_ROWS, V>(a + r * stride, stride, quads, scale_at, w, w_stride, f, out + r * f.stride);
     if (INT_ROWS > 4 && rows - r >= 4) {
-        int8_block<4, V>(a + r * stride, stride, quads, scale_at, w, f, out + r * f.stride);
+        int8_block<4, V>(a + r * stride, stride, quads, scale_at, w, w_stride, f, out + r * f.stride);
         r += 4;
     }
     if (INT_ROWS > 2 && rows - r >= 2) {
-        int8_block<2, V>(a + r * stride, stride, quads, scale_at, w, f, out + r * f.stride);
+        int8_block<2, V>(a + r * stride, stride, quads, scale_at, w, w_stride, f, out + r * f.stride);
         r += 2;
     }
     for (; r < rows; ++r)
-        int8_block<1, V>(a + r * stride, stride, quads, scale_at, w, f, out + r * f.stride);
+        int8_block<1, V>(a + r * stride, stride, quads, scale_at, w, w_stride, f, out + r * f.stride);
 }
 
 static void begin(Finish& f, const Weights* w, ptrdiff_t first, ptrdiff_t panels, const float* bias,
@@ -176,10 +182,10 @@ static void linear_int8(const Weights* w, ptrdiff_t first, ptrdiff_t panels, con
     uint8_t* bytes = (uint8_t*)scratch;
     unpack_any(w, first, panels, bytes);
 #if TILE_PANELS > 1
-    if (panels == 2) return int8_rows<2>(a, stride, rows, w->columns, bytes, f);
-    if (panels == 3) return int8_rows<3>(a, stride, rows, w->columns, bytes, f);
+    if (panels == 2) return int8_rows<2>(a, stride, rows, w->columns, bytes, unpacked_bytes(w), f);
+    if (panels == 3) return int8_rows<3>(a, stride, rows, w->columns, bytes, unpacked_bytes(w), f);
 #endif
-    int8_rows<1>(a, stride, rows, w->columns, bytes, f);
+    int8_rows<1>(a, stride, rows, w->columns, bytes, unpacked_bytes(w), f);
 }
 
 // Panels as floats, out[column][panel][16], for any storage. Tiles come without their scales a row.
@@ -193,7 +199,8 @@ static void widen(const Weights* w, ptrdiff_t first, ptrdiff_t panels, const flo
             int up = 24 - 8 * (int)(k % 4);
             for (ptrdiff_t i = 0; i < width; i += VL) {
                 vi lanes;
-                __builtin_memcpy(&lanes, bytes + k / 4 * panels * QUAD + i * 4, sizeof lanes);
+                __builtin_memcpy(&lanes, bytes + i / PANEL * unpacked_bytes(w) + k / 4 * QUAD + i % PANEL * 4,
+                                 sizeof lanes);
                 if (WEIGHT_OFFSET) lanes ^= splat((int32_t)0x80808080);
                 lanes = (lanes << up) >> 24;
                 store(out + k * width + i, __builtin_convertvector(lanes, vf) * factor);

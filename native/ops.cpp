@@ -185,7 +185,7 @@ void linear(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, pt
     const ptrdiff_t wanted = divide_up(4 * pool.threads(), (ptrdiff_t)tiles.size());
     const ptrdiff_t parts = pool.threads() == 1 ? 1 : std::max<ptrdiff_t>(1, std::min(wanted, rows / 64));
     const ptrdiff_t part = divide_up(rows, parts);
-    reserve(pool, (size_t)(k.panels_per_tile * PANEL * width) * (int8 ? 1 : 1 + sizeof(float)));
+    reserve(pool, (size_t)(k.panels_per_tile * (PANEL * width + 64)) * (int8 ? 1 : 1 + sizeof(float)));
     pool.run((ptrdiff_t)tiles.size() * parts, [&](ptrdiff_t chunk, int thread) {
         const Tile& tile = tiles[chunk % tiles.size()];
         const Output& o = *tile.output;
