@@ -157,7 +157,7 @@ def test_a_newer_schema_says_to_upgrade(tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "SCHEMA", 2)
     contents = tiny()
     with atomic.writing(tmp_path / "a") as fresh:
-        artifact._write_files(fresh, contents)
+        artifact.write_files(fresh, contents)
     monkeypatch.undo()
     with pytest.raises(BadArtifact, match="upgrade"):
         Artifact(tmp_path / "a")
@@ -191,13 +191,13 @@ def test_a_tensor_that_cannot_be_stored_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_a_full_disk_leaves_the_old_artifact_whole(tmp_path, monkeypatch, name):
     before = artifact.write(tmp_path / "a", tiny()).fingerprint
-    write_files = artifact._write_files
+    write_files = artifact.write_files
 
     def on_a_full_disk(folder, contents):
         (folder / name).symlink_to("/dev/full")  # the kernel answers ENOSPC to every write
         write_files(folder, contents)
 
-    monkeypatch.setattr(artifact, "_write_files", on_a_full_disk)
+    monkeypatch.setattr(artifact, "write_files", on_a_full_disk)
     with pytest.raises(OSError, match="No space left"):
         artifact.write(tmp_path / "a", tiny(1), overwrite=True)
     assert Artifact(tmp_path / "a").fingerprint == before

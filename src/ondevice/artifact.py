@@ -176,35 +176,25 @@ class ReadTensor(StoredTensor):
         return int(self.__dict__["_raw"].nbytes)
 
 
-def write(
-    folder: str | Path, contents: Contents, *, report: str | None = None, overwrite: bool = False
-) -> Artifact:
+def write(folder: str | Path, contents: Contents, *, overwrite: bool = False) -> Artifact:
     """Write an artifact, whole or not at all, and open it.
 
-    report: an HTML page to put beside it as report.html, not counted as storage.
     Raises BadInput where the folder exists and overwrite is False, Busy where another process writes it.
     """
-    with reserve(folder, overwrite=overwrite) as place:
-        replace(place, contents, report=report)
+    with reserve(folder, overwrite=overwrite) as place, writing(place) as fresh:
+        write_files(fresh, contents)
     return Artifact(folder)
-
-
-def replace(folder: Path, contents: Contents, *, report: str | None = None) -> None:
-    """Write an artifact to a folder that the caller has reserved (see `ondevice.atomic.reserve`)."""
-    with writing(folder) as fresh:
-        _write_files(fresh, contents)
-        if report is not None:
-            fresh.joinpath("report.html").write_text(report, encoding="utf-8")
 
 
 def stored_size(contents: Contents) -> int:
     """Bytes that an artifact with these contents takes, to the byte."""
     with tempfile.TemporaryDirectory() as scratch:
-        _write_files(Path(scratch), contents)
+        write_files(Path(scratch), contents)
         return sum(Path(scratch, name).stat().st_size for name in FILES)
 
 
-def _write_files(folder: Path, contents: Contents) -> None:
+def write_files(folder: Path, contents: Contents) -> None:
+    """Write the four files into a folder that exists. Not atomic: see `ondevice.atomic.writing`."""
     folder.joinpath("config.json").write_bytes(_canonical(contents.config))
     folder.joinpath("tokenizer.json").write_bytes(contents.tokenizer.encode())
     header = _write_tensors(folder / "model.safetensors", contents.tensors)
