@@ -108,9 +108,9 @@ def tiny_checkpoint(tmp_path: Path) -> Callable[..., Path]:
         tokenizer = _tokenizer(family)
         stem = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}[family]
         defaults = {
-            "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 40,
+            "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
             "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-            "initializer_range": 0.3, "num_labels": 3,
+            "max_position_embeddings": 40, "initializer_range": 0.3, "num_labels": 3,
         }  # fmt: skip
         if family != "bert":
             defaults |= {"type_vocab_size": 1, "layer_norm_eps": 1e-5}
