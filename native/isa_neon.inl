@@ -15,6 +15,7 @@ namespace {
 static inline vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 static inline vi nearest(vf v) { return (vi)vcvtnq_s32_f32((float32x4_t)v); }
 static inline vf maximum(vf a, vf b) { return a > b ? a : b; }
+static inline vi maximum(vi a, vi b) { return a > b ? a : b; }
 static inline vf minimum(vf a, vf b) { return a < b ? a : b; }
 static inline vf from_half(const uint16_t* p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 

@@ -33,6 +33,7 @@ static inline vi nearest(vf v) {
 }
 
 static inline vf maximum(vf a, vf b) { return a > b ? a : b; }
+static inline vi maximum(vi a, vi b) { return a > b ? a : b; }
 static inline vf minimum(vf a, vf b) { return a < b ? a : b; }
 static inline vf from_half(const uint16_t* p) {
     vf out;

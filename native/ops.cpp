@@ -256,7 +256,8 @@ void embed(Pool& pool, const KernelTable& k, const std::vector<Table>& tables, p
         float* sum = static_cast<float*>(pool.scratch(thread, 0));
         for (ptrdiff_t i = first; i < first + rows; ++i) {
             std::fill(sum, sum + width, 0.0f);
-            for (const Table& table : tables) add_row(*table.weights, table.rows[i], sum);
+            for (const Table& table : tables)
+                if (table.rows[i] >= 0) add_row(*table.weights, table.rows[i], sum);
             std::copy(sum, sum + columns, out + i * columns);
         }
         float* block = out + first * columns;

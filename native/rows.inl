@@ -10,8 +10,7 @@ static void quantize_row(const float* x, const float* inverse, ptrdiff_t columns
     // The largest magnitude by integer comparison, which lets NaN and infinity win.
     vi largest = vi{};
     each_vector(columns, [&](ptrdiff_t k, ptrdiff_t lanes) ALWAYS_INLINE {
-        vi bits = (vi)scaled(k, lanes) & splat(0x7fffffff);
-        largest = bits > largest ? bits : largest;
+        largest = maximum(largest, (vi)scaled(k, lanes) & splat(0x7fffffff));
     });
     int32_t top = 0;
     for (int i = 0; i < VL; ++i) top = largest[i] > top ? largest[i] : top;
@@ -26,8 +25,7 @@ static void quantize_row(const float* x, const float* inverse, ptrdiff_t columns
     vi sum = vi{};
     if (usable)
         each_vector(columns, [&](ptrdiff_t k, ptrdiff_t lanes) ALWAYS_INLINE {
-            vf v = minimum(maximum(scaled(k, lanes) * factor, splat(-127.0f)), splat(127.0f));
-            vi q = nearest(v);
+            vi q = nearest(scaled(k, lanes) * factor);  // at most 127 by the choice of t
             sum += q;
             vn narrow = __builtin_convertvector(q, vn);
             __builtin_memcpy(out + k, &narrow, VL);  // a last part spills zeros into the padding

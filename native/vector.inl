@@ -4,7 +4,8 @@
 //   VL                              floats in a vector
 //   vf fma(vf a, vf b, vf c)        a * b + c
 //   vi nearest(vf)                  to int32, halves to even
-//   vf maximum(vf a, vf b)          a > b ? a : b, and minimum alike (a compiler does not see one instruction in that)
+//   vf maximum(vf a, vf b)          a > b ? a : b; minimum alike, and maximum of vi (compilers see no single
+//                                 instruction in that)
 //   vf zip_low(vf a, vf b)          a0 b0 a1 b1 …, and zip_high from the upper halves
 // and the types below. Everything here has internal linkage.
 
