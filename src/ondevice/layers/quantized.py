@@ -173,8 +173,8 @@ class QuantizedEmbedding(Tiled):
         """Looking up multiplies nothing."""
         return 0
 
-    def rows(self, keep: npt.NDArray[np.int64]) -> QuantizedEmbedding:
-        """The table of only these rows, in this order."""
+    def rows(self, keep: npt.NDArray[np.int64], padding_idx: int | None = None) -> QuantizedEmbedding:
+        """The table of only these rows, in this order, bit for bit."""
         old = self.matrix
         matrix = TiledMatrix(
             len(keep),
@@ -185,7 +185,7 @@ class QuantizedEmbedding(Tiled):
             old.multipliers[keep],
             old.scales[keep],
         )
-        return QuantizedEmbedding(matrix)
+        return QuantizedEmbedding(matrix, padding_idx)
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, StoredTensor]) -> QuantizedEmbedding:
