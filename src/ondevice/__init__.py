@@ -10,15 +10,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ondevice.devices.budget import Budget
+    from ondevice.verbs.doctor import doctor
+    from ondevice.verbs.fit import FitResult, fit
     from ondevice.verbs.open import open
+    from ondevice.verbs.run import RunResult, run
+    from ondevice.verbs.search import SearchResult, search
+    from ondevice.verbs.systems import Proof, prove, systems
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Budget": "ondevice.devices.budget",
+    "FitResult": "ondevice.verbs.fit",
+    "Proof": "ondevice.verbs.systems",
+    "RunResult": "ondevice.verbs.run",
+    "SearchResult": "ondevice.verbs.search",
+    "doctor": "ondevice.verbs.doctor",
+    "fit": "ondevice.verbs.fit",
     "open": "ondevice.verbs.open",
+    "prove": "ondevice.verbs.systems",
+    "run": "ondevice.verbs.run",
+    "search": "ondevice.verbs.search",
+    "systems": "ondevice.verbs.systems",
 }
 
-__all__ = ["__version__", "open"]
+__all__ = [
+    "Budget",
+    "FitResult",
+    "Proof",
+    "RunResult",
+    "SearchResult",
+    "__version__",
+    "doctor",
+    "fit",
+    "open",
+    "prove",
+    "run",
+    "search",
+    "systems",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,9 @@ class MissingExtra(OndeviceError, ImportError):
 
     def __init__(self, package: str, extra: str, why: str = "") -> None:
         reason = f" ({why})" if why else ""
-        super().__init__(f"{package} is needed{reason} and not installed; run: pip install 'ondevice-ml[{extra}]'")
+        super().__init__(
+            f"{package} is needed{reason} and not installed; run: pip install 'ondevice-ml[{extra}]'"
+        )
         self.package, self.extra = package, extra
 
 

@@ -11,8 +11,11 @@ the spirit of AutoQuantize (NVIDIA Model-Optimizer), with the damage estimated a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -98,19 +101,20 @@ class Menu:
         Raises BadInput where no layer would become smaller.
         """
         self.model, self._progress = model, progress
-        self._linears = {name: layer for name, layer in model.layers(nn.Linear).items() if _pays(layer)}
+        self._built: dict[tuple[str, Format], nn.Module] = {}
+        self.linears = {name: layer for name, layer in model.layers(nn.Linear).items() if _pays(layer)}
         self._tables = {name: layer for name, layer in model.layers(nn.Embedding).items() if _pays(layer)}
-        if not self._linears and not self._tables:
+        if not self.linears and not self._tables:
             raise BadInput("the model has no linear layer or embedding that quantising would make smaller")
         progress("input moments", 0.0)
         self._moments = calibration.moments(model)
         prepared: dict[int, tuple[torch.Tensor | None, Inputs]] = {}
-        for name, layer in self._linears.items():
+        for name, layer in self.linears.items():
             own = self._moments[name]  # query, key and value share theirs
             if id(own) not in prepared:
                 scale = input_scale(own, _SMOOTH)
                 prepared[id(own)] = (scale, layer_inputs(layer, own, scale))
-        self._prepared = {name: prepared[id(self._moments[name])] for name in self._linears}
+        self._prepared = {name: prepared[id(self._moments[name])] for name in self.linears}
         texts = _spread(calibration.texts, _SENSITIVITY_TEXTS)
         gradients = gradient_moments(model, texts[::2], list(self._tables), seed=seed)
         self._table_inputs = {name: Inputs(gradients[name].double()) for name in self._tables}
@@ -122,7 +126,7 @@ class Menu:
         }
         cost = self._costs(formats, texts, counts, seed)
         self.choices = {}
-        for name in [*self._tables, *self._linears]:
+        for name in [*self._tables, *self.linears]:
             for band, (rows, share) in enumerate(self._bands.get(name, ((None, 1.0),))):
                 options = [
                     Choice(
@@ -137,14 +141,22 @@ class Menu:
                 ]
                 self.choices[options[0].part] = options
 
+    def sketch(self, choices: Iterable[Choice]) -> Model:
+        """A model of the very shape that `build` would give, with codes that are all zero: to be weighed."""
+        return self._assemble(list(choices), [self._blank(choice) for choice in choices])
+
     def build(self, choices: Iterable[Choice]) -> Model:
-        """The model with these formats; all else is shared with the original. Takes tens of seconds."""
+        """The model with these formats; all else is shared with the original. What was built once is kept."""
         chosen = list(choices)
+        missing = [choice for choice in chosen if (choice.part, choice.format) not in self._built]
         with ThreadPoolExecutor(_WORKERS) as pool:
-            built: dict[str, nn.Module] = {}
-            for done, (choice, layer) in enumerate(zip(chosen, pool.map(self._final, chosen), strict=True)):
-                built[choice.part] = layer
-                self._progress("quantising", (done + 1) / len(chosen))
+            for done, (choice, layer) in enumerate(zip(missing, pool.map(self._final, missing), strict=True)):
+                self._built[choice.part, choice.format] = layer
+                self._progress("quantising", (done + 1) / len(missing))
+        return self._assemble(chosen, [self._built[choice.part, choice.format] for choice in chosen])
+
+    def _assemble(self, chosen: Sequence[Choice], layers: Sequence[nn.Module]) -> Model:
+        built = {choice.part: layer for choice, layer in zip(chosen, layers, strict=True)}
         new: dict[str, nn.Module] = {}
         for name in dict.fromkeys(choice.layer for choice in chosen):
             if name in built:
@@ -161,18 +173,31 @@ class Menu:
             new[name] = BandedEmbedding(which, tables)
         return self.model.with_modules(new)
 
+    def _blank(self, choice: Choice) -> nn.Module:
+        layer = self.linears.get(choice.layer) or self._tables[choice.layer]
+        rows, columns = layer.weight.shape
+        rows = choice.rows or rows
+        groups = -(-columns // choice.format.group_size)
+        matrix = TiledMatrix(
+            rows, columns, choice.format.bits, choice.format.group_size,
+            np.zeros((rows, columns), np.uint8), np.zeros((rows, groups), np.int8), np.zeros(rows, np.float32),
+        )  # fmt: skip
+        if isinstance(layer, nn.Embedding):
+            return QuantizedEmbedding(matrix)
+        return QuantizedLinear(matrix, layer.bias, self._prepared[choice.layer][0], "float")
+
     def _costs(
         self, formats: Sequence[Format], texts: Sequence[str], counts: Mapping[str, torch.Tensor], seed: int
     ) -> dict[str, dict[Format, float]]:
         """The expected loss of each format for each whole layer, from quick versions of both."""
         differences: dict[str, dict[Format, torch.Tensor]] = {}
-        tasks = [(name, form) for name in [*self._tables, *self._linears] for form in formats]
+        tasks = [(name, form) for name in [*self._tables, *self.linears] for form in formats]
 
         def difference(task: tuple[str, Format]) -> torch.Tensor:
             name, form = task
-            if name in self._linears:
+            if name in self.linears:
                 quick = self._linear(name, form, sweeps=0)
-                return quick.weight - self._linears[name].weight.detach()
+                return quick.weight - self.linears[name].weight.detach()
             weight = self._tables[name].weight.detach()
             rows = counts[name].argsort(descending=True)[:_SAMPLE_ROWS].sort().values
             change = torch.zeros_like(weight)
@@ -185,7 +210,7 @@ class Menu:
             ):
                 differences.setdefault(name, {})[form] = change
                 self._progress("trying every format", (done + 1) / len(tasks))
-        means = {name: self._moments[name].mean.float() for name, layer in self._linears.items()
+        means = {name: self._moments[name].mean.float() for name, layer in self.linears.items()
                  if layer.bias is not None}  # fmt: skip
         return damages(
             self.model,
@@ -197,7 +222,7 @@ class Menu:
         )
 
     def _final(self, choice: Choice) -> nn.Module:
-        if choice.layer in self._linears:
+        if choice.layer in self.linears:
             return self._linear(choice.layer, choice.format)
         rows = None if choice.band is None else self._bands[choice.layer][choice.band][0]
         return self._table(choice.layer, choice.format, rows)
@@ -205,7 +230,7 @@ class Menu:
     def _linear(self, name: str, form: Format, sweeps: int = SWEEPS) -> QuantizedLinear:
         scale, inputs = self._prepared[name]
         return quantize_linear(
-            self._linears[name],
+            self.linears[name],
             form.bits,
             form.group_size,
             moments=self._moments[name],
@@ -228,14 +253,16 @@ class Menu:
             np.concatenate([getattr(part, field) for part in parts])
             for field in ("codes", "multipliers", "scales")
         )
-        matrix = TiledMatrix(len(codes), weight.shape[1], form.bits, form.group_size, codes, multipliers, scales)
+        matrix = TiledMatrix(
+            len(codes), weight.shape[1], form.bits, form.group_size, codes, multipliers, scales
+        )
         return QuantizedEmbedding(matrix, table.padding_idx if rows is None else None)
 
     def _size(self, name: str, form: Format, rows: int | None) -> int:
         if name in self._tables:
             all_rows, columns = self._tables[name].weight.shape
             return stored_bytes(all_rows if rows is None else rows, columns, form.bits, form.group_size)
-        layer = self._linears[name]
+        layer = self.linears[name]
         scale = 0 if self._prepared[name][0] is None else 4 * layer.in_features
         return stored_bytes(layer.out_features, layer.in_features, form.bits, form.group_size) + scale
 
@@ -276,17 +303,32 @@ def solve(choices: Mapping[str, Sequence[Choice]], limits: Sequence[Limit]) -> l
         costs = np.array([limit.cost(choice) for choice in flat])
         constraints.append(LinearConstraint(costs[None] / limit.most, -np.inf, 1))
     damage = np.array([choice.damage for choice in flat])
-    result = milp(
-        damage / max(float(damage.max()), 1e-30),
-        constraints=constraints,
-        integrality=np.ones(len(flat)),
-        bounds=Bounds(0, 1),
-        options={"time_limit": 10.0, "mip_rel_gap": 1e-4},
-    )
+    with _silent():
+        result = milp(
+            damage / max(float(damage.max()), 1e-30),
+            constraints=constraints,
+            integrality=np.ones(len(flat)),
+            bounds=Bounds(0, 1),
+            options={"time_limit": 5.0, "mip_rel_gap": 1e-3},
+        )
     if result.x is None:  # each limit can be met alone, not all of them together
         names = " and ".join(limit.name for limit in limits)
         raise BudgetNotMet(f"no plan meets {names} at once", limit=names, nearest=nearest)
     return [choice for choice, taken in zip(flat, result.x, strict=True) if taken > 0.5]
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on standard output: HiGHS 1.12 writes debug lines there, whatever it is told."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def frontier(
@@ -305,6 +347,11 @@ def frontier(
         if plan not in plans:
             plans.append(plan)
     return plans
+
+
+def smallest(choices: Mapping[str, Sequence[Choice]]) -> list[Choice]:
+    """The plan of fewest bytes."""
+    return [min(options, key=lambda choice: choice.nbytes) for options in choices.values()]
 
 
 def predicted_loss(plan: Iterable[Choice]) -> float:

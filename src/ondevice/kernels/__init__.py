@@ -216,7 +216,8 @@ class Kernels:
     ) -> Floats:
         """Sum of one row of each table, normalised where gamma and beta are given: (tokens, columns).
 
-        tables: matrices of equal columns (an embedding a row). rows: int32 (tables, tokens).
+        tables: matrices of equal columns (an embedding a row). rows: int32 (tables, tokens);
+            -1 leaves a table out.
         """
         if not tables or any(table.columns != tables[0].columns for table in tables):
             raise BadInput("embed takes one or more tables with the same number of columns")
@@ -230,7 +231,7 @@ class Kernels:
                 f"rows must be int32 ({len(tables)}, tokens), not {rows.dtype} of shape {rows.shape}"
             )
         for table, chosen in zip(tables, rows, strict=True):
-            if chosen.size and (chosen.min() < 0 or chosen.max() >= table.rows):
+            if chosen.size and (chosen.min() < -1 or chosen.max() >= table.rows):
                 raise BadInput(
                     f"a row from {chosen.min()} to {chosen.max()} is outside a table of {table.rows} rows"
                 )

@@ -100,8 +100,10 @@ def embed(
     epsilon: float,
     out: Floats,
 ) -> None:
-    """out[i] = sum over tables of table[rows[table, i]], normalised where gamma is given."""
-    out[:] = sum(table.floats()[chosen] for table, chosen in zip(tables, rows, strict=True))
+    """out[i] = sum over tables of table[rows[table, i]], normalised where gamma is given; row -1 adds none."""
+    out[:] = 0
+    for table, chosen in zip(tables, rows, strict=True):
+        out[chosen >= 0] += table.floats()[chosen[chosen >= 0]]
     if gamma is not None and beta is not None:
         layer_norm(out, None, gamma, beta, epsilon, out)
 

@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
-from ondevice.kernels import Activation, Kernels, Matrix
+from ondevice.kernels import Activation, Kernels
 from ondevice.runtime.projection import (
     Floats,
     Projection,
     Tensors,
     find,
-    read_matrix,
     read_projection,
     read_vector,
     side_by_side,
 )
+from ondevice.runtime.table import read_table, stored
 
 FAMILIES = ("bert", "roberta", "xlm-roberta")
 _ACTIVATIONS: dict[str, Activation] = {
@@ -85,13 +85,14 @@ class Encoder:
         self.padding = int(config.get("pad_token_id") or 0) if family != "bert" else None
         prefix = _prefix(tensors)
         tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-        self.tables: list[Matrix] = [
-            read_matrix(tensors, f"{prefix}embeddings.{table}.weight")
+        self.tables = [
+            read_table(tensors, f"{prefix}embeddings.{table}")
             for table in tables
-            if table != tables[2] or f"{prefix}embeddings.{table}.weight" in tensors
+            if table != tables[2] or stored(tensors, f"{prefix}embeddings.{table}")
         ]
+        self.matrices = [matrix for table in self.tables for matrix in table.matrices]
         self.hidden_size = self.tables[0].columns
-        if any(table.columns != self.hidden_size for table in self.tables):
+        if any(matrix.columns != self.hidden_size for matrix in self.matrices):
             raise BadArtifact("the embedding tables differ in width")
         self.embedding_norm = _norm(tensors, f"{prefix}embeddings.LayerNorm", self.hidden_size)
         head_size = int(config["hidden_size"]) // int(config["num_attention_heads"])
@@ -143,7 +144,7 @@ class Encoder:
         kernels = self.kernels
         states, other = self._room("states", tokens, hidden), self._room("other", tokens, hidden)
         norm = self.embedding_norm
-        kernels.embed(self.tables, rows, gamma=norm.gamma, beta=norm.beta, epsilon=self.epsilon, out=states)
+        kernels.embed(self.matrices, rows, gamma=norm.gamma, beta=norm.beta, epsilon=self.epsilon, out=states)
         for layer in self.layers:
             if isinstance(layer.attention_output, Projection):
                 context = self._attend(layer, states, starts)
@@ -171,7 +172,9 @@ class Encoder:
                 [part.apply(self.kernels, states) for part in layer.query_key_value], axis=1, out=joint
             )
         context = self._room("context", len(states), width // 3)
-        half = all(part.int8 for part in layer.query_key_value)  # far finer than what int8 has rounded already
+        half = all(
+            part.int8 for part in layer.query_key_value
+        )  # far finer than what int8 has rounded already
         return self.kernels.attention(joint, starts, layer.heads, self.scale, half=half, out=context)
 
     def _normalise(self, norm: Norm, update: Floats, states: Floats) -> None:
@@ -179,7 +182,7 @@ class Encoder:
         self.kernels.layer_norm(update, norm.gamma, norm.beta, self.epsilon, residual=states, out=states)
 
     def _rows(self, token_ids: Sequence[Sequence[int]], total: int) -> npt.NDArray[np.int32]:
-        """The row of each embedding table for each token, (tables, tokens)."""
+        """The row of each embedding matrix for each token, (matrices, tokens)."""
         rows = np.zeros((len(self.tables), total), np.int32)
         at = 0
         for index, tokens in enumerate(token_ids):
@@ -201,7 +204,7 @@ class Encoder:
                 real = ids != self.padding
                 rows[1, at:end] = np.cumsum(real) * real + self.padding
             at = end
-        return rows
+        return np.concatenate([table.look_up(each) for table, each in zip(self.tables, rows, strict=True)])
 
     def _room(self, name: str, rows: int, columns: int) -> Floats:
         """Scratch memory (rows, columns), kept for the next call; it grows to the largest need."""
@@ -211,11 +214,11 @@ class Encoder:
 
 
 def _prefix(tensors: Tensors) -> str:
-    suffix = "embeddings.word_embeddings.weight"
+    name = "embeddings.word_embeddings"
     for prefix in ("", "bert.", "roberta."):
-        if prefix + suffix in tensors:
+        if stored(tensors, prefix + name):
             return prefix
-    raise BadArtifact(f"tensor {suffix} is missing; the artifact is not a whole model")
+    raise BadArtifact(f"the table {name} is missing; the artifact is not a whole model")
 
 
 def _norm(tensors: Tensors, name: str, size: int) -> Norm:
