@@ -18,6 +18,7 @@ INLINE vb splat_byte(int x) { return vb{} + (uint8_t)x; }
 // Bits [shift, shift + width) of each byte.
 INLINE vb field(vb v, int shift, int width) { return (vb)((vh)v >> (uint16_t)shift) & splat_byte((1 << width) - 1); }
 
+enum { PREFETCH = 4096 };  // bytes ahead of the codes being unpacked
 enum { QUAD = 64, SUB = QUAD / VB };  // bytes of 4 columns of a panel; vectors in them
 
 // Bytes between the unpacked forms of two panels: out of step with the sets of the cache.
@@ -58,6 +59,8 @@ static void unpack(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t*
         const uint8_t* codes = panel + w->codes_offset;
         uint8_t* target = out;
         for (ptrdiff_t g = 0; g < w->groups; ++g, codes += w->group_size * 2 * BITS) {
+            for (ptrdiff_t ahead = 0; ahead < w->group_size * 2 * BITS; ahead += 64)
+                __builtin_prefetch(codes + ahead + PREFETCH);
             vb m[SUB], shift[SUB];
             for (int s = 0; s < SUB; ++s) {
                 vn each;
