@@ -27,6 +27,26 @@ struct Matrix {
     Bytes keep;  // the memory that `weights` points into
 };
 
+// Matrices that read the same input.
+struct Linear {
+    std::vector<ops::Output> outputs;  // `out` is filled in for each call
+    const float* inverse;
+    bool int8;
+    nb::list keep;
+};
+
+Linear make_linear(const std::vector<const Matrix*>& matrices, const std::vector<MaybeFloats>& biases,
+                   const MaybeFloats& inverse, bool int8) {
+    Linear made{{}, data(inverse), int8, nb::list()};
+    for (size_t i = 0; i < matrices.size(); ++i) {
+        made.outputs.push_back({&matrices[i]->weights, data(biases[i]), nullptr, 0});
+        made.keep.append(nb::cast(matrices[i]));
+        if (biases[i]) made.keep.append(nb::cast(*biases[i]));
+    }
+    if (inverse) made.keep.append(nb::cast(*inverse));
+    return made;
+}
+
 struct Core {
     Pool pool;
     const KernelTable* kernels;
@@ -36,20 +56,18 @@ struct Core {
     }
 };
 
-void linear(Core& core, const Floats& x, const std::vector<const Matrix*>& matrices,
-            const std::vector<MaybeFloats>& biases, const MaybeFloats& inverse, bool int8, int activation,
-            const Array<float>& out) {
-    std::vector<ops::Output> outputs;
-    ptrdiff_t column = 0;
-    const ptrdiff_t stride = (ptrdiff_t)out.shape(1);
-    for (size_t i = 0; i < matrices.size(); ++i) {
-        outputs.push_back({&matrices[i]->weights, data(biases[i]), out.data() + column, stride});
-        column += matrices[i]->weights.rows;
+void linear(Core& core, const Floats& x, const Linear& layer, int activation, const Array<float>& out) {
+    std::vector<ops::Output> outputs = layer.outputs;
+    float* column = out.data();
+    for (ops::Output& output : outputs) {
+        output.out = column;
+        output.stride = (ptrdiff_t)out.shape(1);
+        column += output.weights->rows;
     }
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
-    ops::linear(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), data(inverse),
-           outputs, int8, (Activation)activation);
+    ops::linear(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), layer.inverse,
+                outputs, layer.int8, (Activation)activation);
 }
 
 void quantize(Core& core, const Floats& x, const MaybeFloats& inverse, const Array<uint8_t>& out) {
@@ -107,10 +125,12 @@ NB_MODULE(_core, m) {
         .def_static("tiles", [](const Bytes& bytes, ptrdiff_t rows, ptrdiff_t columns, int bits, ptrdiff_t group) {
             return Matrix{ops::tiled_weights(bytes.data(), rows, columns, bits, group), bytes};
         });
+    nb::class_<Linear>(m, "Linear")
+        .def_static("make", &make_linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
     nb::class_<Core>(m, "Core")
         .def(nb::init<int, const std::string&>())
         .def_prop_ro("name", [](const Core& core) { return core.kernels->name; })
-        .def("linear", &linear, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
+        .def("linear", &linear)
         .def("quantize", &quantize)
         .def("layer_norm", &layer_norm)
         .def("activate", &activate)

@@ -46,10 +46,11 @@ static inline vf zip_high(vf a, vf b) { return vf{a[2], b[2], a[3], b[3]}; }
 
 static inline vb multiply_bytes(vb a, vb b) { return a * b; }
 
+// Even and odd bytes as 16-bit numbers; two products of at most 128 * 127 fit 16 bits together.
 static inline vi dot(vi acc, vb weights, vi activations) {
-    vc w = (vc)weights, a = (vc)activations;
-    for (int i = 0; i < VB; ++i) acc[i / 4] += w[i] * a[i];
-    return acc;
+    vw even = ((vw)((vh)weights << 8) >> 8) * ((vw)((vh)activations << 8) >> 8);
+    vi pairs = (vi)(even + ((vw)weights >> 8) * ((vw)activations >> 8));
+    return acc + ((vi)((vu)pairs << 16) >> 16) + (pairs >> 16);
 }
 
 #include "vector.inl"

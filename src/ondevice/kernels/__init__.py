@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from ondevice.errors import BadInput
 from ondevice.kernels import reference
-from ondevice.kernels.matrix import Matrix, core, core_missing
+from ondevice.kernels.matrix import Linear, Matrix, check, core, core_missing
 
-__all__ = ["Activation", "Kernels", "Matrix", "available", "compiled", "instruction_set"]
+__all__ = ["Activation", "Kernels", "Linear", "Matrix", "available", "compiled", "instruction_set"]
 
 Floats = npt.NDArray[np.float32]
 Activation = Literal["none", "gelu", "gelu_tanh", "relu", "tanh"]
@@ -72,45 +72,18 @@ class Kernels:
         )
 
     def linear(
-        self,
-        x: Floats,
-        matrices: Sequence[Matrix],
-        biases: Sequence[Floats | None] | None = None,
-        *,
-        inverse: Floats | None = None,
-        int8: bool = False,
-        activation: Activation = "none",
-        out: Floats | None = None,
+        self, x: Floats, layer: Linear, *, activation: Activation = "none", out: Floats | None = None
     ) -> Floats:
-        """activation(x * inverse @ weights.T + bias), (rows, outputs of all matrices side by side).
-
-        x: (rows, columns). matrices: each with `columns` columns. biases: (outputs,) or None for each matrix.
-        inverse: (columns,), what each input channel is multiplied by first (1 / input_scale of SmoothQuant).
-        int8: quantise activations row by row and multiply in integers (tiles only); otherwise in float32.
-        """
+        """activation(x * inverse @ weights.T + bias), (rows, layer.rows), for x (rows, layer.columns)."""
         rows, columns = _matrix_shape("x", x)
-        biases = [None] * len(matrices) if biases is None else biases
-        if not matrices or len(biases) != len(matrices):
-            raise BadInput(
-                f"{len(matrices)} matrices with {len(biases)} biases; give at least one matrix, a bias each"
-            )
-        outputs = 0
-        for matrix, bias in zip(matrices, biases, strict=True):
-            if matrix.columns != columns:
-                raise BadInput(f"x has {columns} columns, the matrix {matrix.columns}")
-            if int8 and not matrix.tiled:
-                raise BadInput("int8 activations need a matrix in tiles; this one is dense")
-            if bias is not None:
-                _check("bias", bias, (matrix.rows,))
-            outputs += matrix.rows
-        if inverse is not None:
-            _check("inverse", inverse, (columns,))
-        out = _output(out, (rows, outputs))
+        if columns != layer.columns:
+            raise BadInput(f"x has {columns} columns, the layer takes {layer.columns}")
+        out = _output(out, (rows, layer.rows))
         kind = _activation(activation)
         if self._core is None:
-            reference.linear(x, matrices, biases, inverse, int8, activation, out)
+            reference.linear(x, layer, activation, out)
         elif rows:
-            self._core.linear(x, [m.native for m in matrices], biases, inverse, int8, kind, out)
+            self._core.linear(x, layer.native, kind, out)
         return out
 
     def quantize(self, x: Floats, inverse: Floats | None = None) -> tuple[npt.NDArray[np.int8], Floats]:
@@ -120,7 +93,7 @@ class Kernels:
         """
         rows, columns = _matrix_shape("x", x)
         if inverse is not None:
-            _check("inverse", inverse, (columns,))
+            check("inverse", inverse, (columns,))
         if self._core is None:
             return reference.quantize(x, inverse)
         padded = -(-columns // 64) * 64
@@ -142,10 +115,10 @@ class Kernels:
     ) -> Floats:
         """Layer normalisation of x + residual, (rows, columns). out may be x."""
         shape = _matrix_shape("x", x)
-        _check("gamma", gamma, shape[1:])
-        _check("beta", beta, shape[1:])
+        check("gamma", gamma, shape[1:])
+        check("beta", beta, shape[1:])
         if residual is not None:
-            _check("residual", residual, shape)
+            check("residual", residual, shape)
         out = _output(out, shape)
         if self._core is None:
             reference.layer_norm(x, residual, gamma, beta, epsilon, out)
@@ -240,7 +213,7 @@ class Kernels:
             raise BadInput("gamma and beta go together")
         for name, array in (("gamma", gamma), ("beta", beta)):
             if array is not None:
-                _check(name, array, (columns,))
+                check(name, array, (columns,))
         out = _output(out, (rows.shape[1], columns))
         if self._core is None:
             reference.embed(tables, rows, gamma, beta, epsilon, out)
@@ -263,25 +236,17 @@ def _activation(name: str) -> int:
     return _ACTIVATIONS[name]
 
 
-def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
-    if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
-        layout = "" if array.flags.c_contiguous else ", not C-contiguous"
-        raise BadInput(
-            f"{name} must be C-contiguous float32 of shape {shape}, not {array.dtype} {array.shape}{layout}"
-        )
-
-
 def _matrix_shape(name: str, array: npt.NDArray[Any]) -> tuple[int, int]:
     if array.ndim != 2 or array.shape[1] == 0:
         raise BadInput(f"{name} must have two axes and at least one column, not shape {array.shape}")
-    _check(name, array, array.shape)
+    check(name, array, array.shape)
     return array.shape[0], array.shape[1]
 
 
 def _output(out: Floats | None, shape: tuple[int, ...]) -> Floats:
     if out is None:
         return np.empty(shape, np.float32)
-    _check("out", out, shape)
+    check("out", out, shape)
     if not out.flags.writeable:
         raise BadInput("out is read-only")
     return out

@@ -1,10 +1,12 @@
-"""A weight matrix as the kernels read it: a view of stored bytes, checked once.
+"""Weights as the kernels read them: views of stored bytes, checked once.
 
-Knows the stored forms. Knows nothing of layers, files or what a matrix is for. Nothing is copied or repacked.
+Knows the stored forms. Knows nothing of architectures, files or what a layer is for. Nothing is copied or
+repacked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -22,6 +24,7 @@ try:
 except ImportError as problem:
     core_missing = str(problem)
 
+Floats = npt.NDArray[np.float32]
 MAX_COLUMNS = 131072  # up to here a sum of int8 products fits int32
 
 
@@ -84,6 +87,57 @@ class Matrix:
         """The tiles as arrays, for the reference kernels."""
         return TiledMatrix.from_bytes(self._stored, self.rows, self.columns, self._bits, self._group_size)
 
-    def floats(self) -> npt.NDArray[np.float32]:
+    def floats(self) -> Floats:
         """The matrix in float32 (rows, columns)."""
         return self.unpacked.dequantize() if self.tiled else np.asarray(self._stored, np.float32)
+
+
+class Linear:
+    """Matrices that read the same input, x * inverse @ weights.T + bias, their outputs side by side.
+
+    biases: float32 (outputs,) or None for each matrix. inverse: float32 (columns,), what each input channel is
+    multiplied by first (1 / input_scale of SmoothQuant). int8: activations are quantised row by row and
+    multiplied as integers (tiles only); otherwise weights are widened to float32.
+    Raises BadInput where the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        matrices: Sequence[Matrix],
+        biases: Sequence[Floats | None] | None = None,
+        *,
+        inverse: Floats | None = None,
+        int8: bool = False,
+    ) -> None:
+        self.matrices = tuple(matrices)
+        self.biases: tuple[Floats | None, ...] = (
+            (None,) * len(self.matrices) if biases is None else tuple(biases)
+        )
+        self.inverse, self.int8 = inverse, int8
+        if not self.matrices or len(self.biases) != len(self.matrices):
+            raise BadInput(f"{len(self.matrices)} matrices, {len(self.biases)} biases; give a bias for each")
+        self.columns = self.matrices[0].columns
+        self.rows = sum(matrix.rows for matrix in self.matrices)
+        for matrix, bias in zip(self.matrices, self.biases, strict=True):
+            if matrix.columns != self.columns:
+                raise BadInput(
+                    f"matrices of {self.columns} and {matrix.columns} columns read different inputs"
+                )
+            if int8 and not matrix.tiled:
+                raise BadInput("int8 activations need a matrix in tiles; this one is dense")
+            if bias is not None:
+                check("bias", bias, (matrix.rows,))
+        if inverse is not None:
+            check("inverse", inverse, (self.columns,))
+        self.native: Any = None
+        if core is not None:
+            self.native = core.Linear.make([m.native for m in self.matrices], self.biases, inverse, int8)
+
+
+def check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Raise BadInput unless an array is float32, C-contiguous and of this shape."""
+    if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+        layout = "" if array.flags.c_contiguous else ", not C-contiguous"
+        raise BadInput(
+            f"{name} must be C-contiguous float32 of shape {shape}, not {array.dtype} {array.shape}{layout}"
+        )

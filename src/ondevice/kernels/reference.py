@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.kernels.matrix import Matrix
+from ondevice.kernels.matrix import Linear, Matrix
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,26 +32,18 @@ def quantize(x: Floats, inverse: Floats | None) -> tuple[npt.NDArray[np.int8], F
         return values, np.where(usable, scales, np.where(np.isfinite(scales), 0, np.nan)).astype(np.float32)
 
 
-def linear(
-    x: Floats,
-    matrices: Sequence[Matrix],
-    biases: Sequence[Floats | None],
-    inverse: Floats | None,
-    int8: bool,
-    activation: str,
-    out: Floats,
-) -> None:
+def linear(x: Floats, layer: Linear, activation: str, out: Floats) -> None:
     """out (rows, outputs of all matrices) = activation(x * inverse @ weights.T + bias)."""
     column = 0
-    if int8:
-        values, scales = quantize(x, inverse)
-    for matrix, bias in zip(matrices, biases, strict=True):
+    if layer.int8:
+        values, scales = quantize(x, layer.inverse)
+    for matrix, bias in zip(layer.matrices, layer.biases, strict=True):
         target = out[:, column : column + matrix.rows]
-        if int8:  # float64 holds every sum of up to 131072 such products exactly
+        if layer.int8:  # float64 holds every sum of up to 131072 such products exactly
             sums = values.astype(np.float64) @ matrix.unpacked.int8().T.astype(np.float64)
             target[:] = sums.astype(np.float32) * (scales[:, None] * matrix.unpacked.scales)
         else:
-            target[:] = (x if inverse is None else x * inverse) @ matrix.floats().T
+            target[:] = (x if layer.inverse is None else x * layer.inverse) @ matrix.floats().T
         if bias is not None:
             target += bias
         column += matrix.rows

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadArtifact, BadInput
-from ondevice.kernels import Activation, Kernels, Matrix
+from ondevice.kernels import Activation, Kernels, Linear, Matrix
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,40 +39,33 @@ Tensors = Mapping[str, Stored]
 
 @dataclass(frozen=True)
 class Projection:
-    """Matrices that read the same input, side by side; where there is a `then`, it reads what they give."""
+    """A linear layer; where there is a `then`, that reads what the first gives (low rank)."""
 
-    matrices: tuple[Matrix, ...]
-    biases: tuple[Floats | None, ...]
-    inverse: Floats | None  # 1 / input_scale
-    int8: bool
+    layer: Linear
     then: Projection | None = None
 
     @property
     def columns(self) -> int:
         """Inputs."""
-        return self.matrices[0].columns
+        return self.layer.columns
 
     @property
     def rows(self) -> int:
         """Outputs."""
-        return self.then.rows if self.then else sum(matrix.rows for matrix in self.matrices)
+        return self.then.rows if self.then else self.layer.rows
+
+    @property
+    def int8(self) -> bool:
+        """Whether its input is rounded to int8."""
+        return self.layer.int8
 
     def apply(
         self, kernels: Kernels, x: Floats, out: Floats | None = None, activation: Activation = "none"
     ) -> Floats:
         """activation(x W.T + b), (tokens, rows), for x (tokens, columns)."""
         if self.then is None:
-            return kernels.linear(
-                x,
-                self.matrices,
-                self.biases,
-                inverse=self.inverse,
-                int8=self.int8,
-                activation=activation,
-                out=out,
-            )
-        middle = kernels.linear(x, self.matrices, self.biases, inverse=self.inverse, int8=self.int8)
-        return self.then.apply(kernels, middle, out, activation)
+            return kernels.linear(x, self.layer, activation=activation, out=out)
+        return self.then.apply(kernels, kernels.linear(x, self.layer), out, activation)
 
 
 def read_projection(tensors: Tensors, name: str) -> Projection:
@@ -82,37 +75,39 @@ def read_projection(tensors: Tensors, name: str) -> Projection:
     """
     if f"{name}.down.weight" in tensors:
         first, second = read_projection(tensors, f"{name}.down"), read_projection(tensors, f"{name}.up")
-        if first.rows != second.columns:
+        if first.then or first.rows != second.columns:
             raise BadArtifact(f"{name}: down gives {first.rows} values, up takes {second.columns}")
-        return Projection(first.matrices, first.biases, first.inverse, first.int8, second)
+        return Projection(first.layer, second)
     matrix = read_matrix(tensors, f"{name}.weight")
     scale = read_vector(tensors, f"{name}.input_scale", matrix.columns)
     if scale is not None and not (np.isfinite(scale).all() and (scale > 0).all()):
         raise BadArtifact(f"{name}.input_scale holds values that are not positive")
     return Projection(
-        (matrix,),
-        (read_vector(tensors, f"{name}.bias", matrix.rows),),
-        None if scale is None else np.float32(1) / scale,
-        matrix.tiled and tensors[f"{name}.weight"].format.get("activations") == "int8",
+        Linear(
+            (matrix,),
+            (read_vector(tensors, f"{name}.bias", matrix.rows),),
+            inverse=None if scale is None else np.float32(1) / scale,
+            int8=matrix.tiled and tensors[f"{name}.weight"].format.get("activations") == "int8",
+        )
     )
 
 
 def side_by_side(parts: Sequence[Projection]) -> list[Projection]:
     """Projections of one input as few passes: one where they quantise it alike, else one each."""
-    first = parts[0]
-    alike = all(
-        part.then is None
-        and part.int8 == first.int8
-        and part.columns == first.columns
-        and (part.inverse is None) == (first.inverse is None)
-        and (part.inverse is None or first.inverse is None or np.array_equal(part.inverse, first.inverse))
-        for part in parts
+    layers = [part.layer for part in parts]
+    first = layers[0]
+    alike = not any(part.then for part in parts) and all(
+        layer.int8 == first.int8
+        and layer.columns == first.columns
+        and (layer.inverse is None) == (first.inverse is None)
+        and (layer.inverse is None or first.inverse is None or np.array_equal(layer.inverse, first.inverse))
+        for layer in layers
     )
     if not alike:
         return list(parts)
-    matrices = tuple(matrix for part in parts for matrix in part.matrices)
-    biases = tuple(bias for part in parts for bias in part.biases)
-    return [Projection(matrices, biases, first.inverse, first.int8)]
+    matrices = [matrix for layer in layers for matrix in layer.matrices]
+    biases = [bias for layer in layers for bias in layer.biases]
+    return [Projection(Linear(matrices, biases, inverse=first.inverse, int8=first.int8))]
 
 
 def read_matrix(tensors: Tensors, name: str) -> Matrix:
