@@ -33,8 +33,8 @@ class Vocabulary(Technique):
     corpus: what `ondevice.data.text.texts` reads (a folder, a .jsonl file, a data set), or the texts
         themselves; empty for the calibration texts.
     Special tokens and single characters, at the start of a word and inside it, stay, so that any text still
-    becomes tokens. With min_count=1 every text of the corpus keeps its tokens, and so its output, exactly;
-    `loss_outside` tells what other texts lose.
+    becomes tokens (a character that is no token itself keeps those it occurs in). With min_count=1 every text
+    of the corpus keeps its tokens, and so its output, exactly; `loss_outside` tells what other texts lose.
     Raises UnsupportedModel for tokenizers other than WordPiece and Unigram.
     """
 
@@ -51,14 +51,15 @@ class Vocabulary(Technique):
         vocabulary = _vocabulary(document)
         counts = _count(model.tokenizer, texts)
         special = {token["content"] for token in document["added_tokens"]} | _unknown(document)
-        prefix = document["model"].get("continuing_subword_prefix") or "▁"
+        prefix = document["model"].get("continuing_subword_prefix", "")
+        single = {token for token in vocabulary if len(_characters(token, prefix)) == 1}
         kept = [
             index
             for index, token in enumerate(vocabulary)
             if token in special
             or counts[index] >= self.min_count
-            or len(token.removeprefix(prefix)) <= 1
-            or (token.startswith("<0x") and token.endswith(">"))  # the bytes of a character not in the table
+            or token in single
+            or not single.issuperset(_characters(token, prefix))
         ]
         new_id = {old: new for new, old in enumerate(kept)}
         config = _renumber_config(model.config, new_id) | {"vocab_size": len(kept)}
@@ -132,6 +133,15 @@ def _vocabulary(document: dict[str, Any]) -> list[str]:
     if numbers != list(range(len(tokens))) or beyond:
         raise UnsupportedModel(f"the tokenizer's numbers have gaps or tokens beyond its table: {beyond}")
     return tokens
+
+
+def _characters(token: str, prefix: str) -> list[str]:
+    """A token's characters as tokens of their own; "<0x41>", a byte, is one of itself."""
+    if token.startswith("<0x") and token.endswith(">"):
+        return [token]
+    inside = bool(prefix) and token.startswith(prefix) and token != prefix
+    characters = token.removeprefix(prefix) if inside else token
+    return [(prefix if inside or place else "") + letter for place, letter in enumerate(characters)]
 
 
 def _unknown(document: dict[str, Any]) -> set[str]:
