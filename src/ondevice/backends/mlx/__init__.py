@@ -1,6 +1,6 @@
 """BERT-family encoders on MLX: Apple silicon through Metal, Linux through MLX's processor backend.
 
-`load(folder)` runs a Hugging Face checkpoint as it is; `MlxSession` runs what an artifact holds.
+`load(folder)` runs a Hugging Face checkpoint as it is; `open_artifact` what an artifact holds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ try:
 except ImportError as error:
     raise MissingExtra("mlx", "mlx", "to run a model on MLX") from error
 
+from ondevice.backends.mlx.artifact import open_artifact
 from ondevice.backends.mlx.session import MlxSession, load
 
-__all__ = ["MlxSession", "load"]
+__all__ = ["MlxSession", "load", "open_artifact"]
