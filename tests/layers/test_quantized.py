@@ -36,6 +36,16 @@ def test_int8_activations_are_what_integer_arithmetic_gives(rows, columns, bits,
     np.testing.assert_array_equal(layer(torch.from_numpy(x)).numpy(), expected)
 
 
+def test_the_largest_integers_do_not_saturate():
+    layer = _layer(5, 3000, 8, "int8", scaled=False)
+    layer.integers.copy_(torch.tensor([127.0, -128, 127, -128, 1])[:, None].expand(5, 3000))
+    x = torch.ones(2, 3000)
+    x[1, ::2] = -1
+    expected = np.float32(layer.integers.numpy().astype(np.int64) @ (127 * x.numpy().T.astype(np.int64))).T
+    expected = expected * (np.float32(1) / np.float32(127) * layer.scales.numpy()) + layer.bias.numpy()
+    np.testing.assert_array_equal(layer(x).numpy(), expected)
+
+
 def test_float_activations_multiply_by_the_dequantised_weight():
     layer = _layer(20, 50, 4, "float")
     x = torch.randn(3, 7, 50)

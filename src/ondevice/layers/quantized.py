@@ -20,6 +20,7 @@ from ondevice.errors import BadArtifact, BadInput
 from ondevice.numerics.tiles import TiledMatrix
 
 Activations = Literal["int8", "float"]
+_EXACT = 1024  # inputs: 1024 * 127 * 128 < 2**24
 
 
 class Tiled(nn.Module):
@@ -96,7 +97,7 @@ class QuantizedLinear(Tiled):
             self.register_buffer(name, None if values is None else values.detach().float())
         # Work space, not stored: an artifact keeps `codes`.
         if activations == "int8":
-            self.register_buffer("integers", _owned(matrix.int8()), persistent=False)
+            self.register_buffer("integers", _owned(matrix.int8().astype(np.float32)), persistent=False)
         else:
             self.register_buffer("dequantized", self.weight, persistent=False)
 
@@ -113,10 +114,8 @@ class QuantizedLinear(Tiled):
         rows = scaled.reshape(-1, self.in_features)
         steps = rows.abs().amax(dim=1, keepdim=True) / 127
         inverse = torch.where(steps > 0, 1 / steps, 0)
-        quantized = (rows * inverse).round().clamp(-127, 127).to(torch.int8)
-        # int8 x int8 -> int32: exact, so the result does not depend on the batch
-        products = torch._int_mm(quantized, self.integers.t())
-        outputs = products.float() * (steps * self.scales)
+        outputs = _exact_product((rows * inverse).round().clamp(-127, 127), self.integers)
+        outputs = outputs * (steps * self.scales)
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs.reshape(*inputs.shape[:-1], self.out_features)
@@ -194,6 +193,22 @@ class QuantizedEmbedding(Tiled):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}, group_size={self.group_size}"
+
+
+def _exact_product(quantized: torch.Tensor, integers: torch.Tensor) -> torch.Tensor:
+    """The integer product of quantized (tokens, inputs) and integers (outputs, inputs), as float32.
+
+    Both hold int8 values in float32, whose product is exact, in any order, while sums stay below 2**24.
+    (torch._int_mm saturates on processors without VNNI, and reads stray memory where there is one input.)
+    """
+    product = functional.linear(quantized[:, :_EXACT], integers[:, :_EXACT])
+    if integers.shape[1] <= _EXACT:
+        return product
+    total = product.int()
+    for first in range(_EXACT, integers.shape[1], _EXACT):
+        columns = slice(first, first + _EXACT)
+        total += functional.linear(quantized[:, columns], integers[:, columns]).int()
+    return total.float()
 
 
 def read_tiles(stored: StoredTensor) -> TiledMatrix:
