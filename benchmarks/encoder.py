@@ -70,9 +70,7 @@ def prepare(folder: Path) -> None:
     small = Quantize(bits=6, layers="*attention*", method="rtn").apply(model, moments)
     small = Quantize(bits=4, layers="*dense", method="rtn").apply(small, moments)
     small = Quantize(bits=4, layers="*word_embeddings", method="rtn").apply(small, moments)
-    contents = Contents(
-        model.config, model.tokenizer.to_str(), model.task.to_json(), to_stored(small.module)
-    )
+    contents = Contents(model.config, model.tokenizer.to_str(), model.task.to_json(), to_stored(small.module))
     write(folder / "artifact", contents, overwrite=True)
 
     class Wrapped(torch.nn.Module):
@@ -100,9 +98,14 @@ def prepare(folder: Path) -> None:
 
     graph = openvino.convert_model(exported)
     data = nncf.Dataset(
-        [{"input_ids": np.array([row]), "attention_mask": np.ones((1, TOKENS), np.int64)} for row in calibration]
+        [
+            {"input_ids": np.array([row]), "attention_mask": np.ones((1, TOKENS), np.int64)}
+            for row in calibration
+        ]
     )
-    quantized = nncf.quantize(graph, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
+    quantized = nncf.quantize(
+        graph, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration)
+    )
     openvino.save_model(graph, folder / "float32.xml", compress_to_fp16=False)
     openvino.save_model(quantized, folder / "int8.xml")
 
@@ -176,7 +179,16 @@ class Arm:
     """An engine's process, seen from outside."""
 
     def __init__(self, name: str, folder: Path, threads: int) -> None:
-        command = [sys.executable, __file__, "--serve", name, "--folder", str(folder), "--threads", str(threads)]
+        command = [
+            sys.executable,
+            __file__,
+            "--serve",
+            name,
+            "--folder",
+            str(folder),
+            "--threads",
+            str(threads),
+        ]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.times: list[float] = []
         self.cosine = float("nan")
@@ -235,7 +247,8 @@ def measure(folder: Path, threads: int, names: list[str], rounds: int, seed: int
         ratios = sorted(min(row[name] for name in peers) / row["native"] for row in per_round)
         result |= {
             "fastest_peer": fastest,
-            "ratio_of_medians": result["engines"][fastest]["median_ms"] / result["engines"]["native"]["median_ms"],
+            "ratio_of_medians": result["engines"][fastest]["median_ms"]
+            / result["engines"]["native"]["median_ms"],
             "ratio_of_minima": min(result["engines"][name]["min_ms"] for name in peers)
             / result["engines"]["native"]["min_ms"],
             "ratio_by_round": {"median": statistics.median(ratios), "min": ratios[0], "max": ratios[-1]},
@@ -270,7 +283,9 @@ def crowded(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ondevice-bench-encoder")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
@@ -307,7 +322,10 @@ def main() -> None:
             )
     if "native" in arguments.engines and (os.cpu_count() or 1) > 1:
         result["crowded"] = crowded(folder, 5)
-        print(f"  one processor taken by another process: {result['crowded']['slowdown']:.2f}x slower", file=sys.stderr)
+        print(
+            f"  one processor taken by another process: {result['crowded']['slowdown']:.2f}x slower",
+            file=sys.stderr,
+        )
     document = json.dumps(result, indent=1)
     if arguments.json:
         arguments.json.write_text(document + "\n")
