@@ -191,6 +191,14 @@ static void linear_int8(const Weights* w, ptrdiff_t first, ptrdiff_t panels, con
     int8_rows<1>(a, stride, rows, w->columns, bytes, unpacked_bytes(w), f);
 }
 
+// Up to VL neighbours of a dense matrix as floats; lanes beyond `count` are zero.
+INLINE vf load_weights(const Weights* w, ptrdiff_t at, ptrdiff_t count) {
+    if (w->storage == DENSE_F32) return load_up_to((const float*)w->data + at, count);
+    uint16_t halves[VL] = {};
+    __builtin_memcpy(halves, w->data + at * 2, (count < VL ? count : VL) * 2);
+    return from_half(halves);
+}
+
 // Panels as floats, out[column][panel][16], for any storage. Tiles come without their scales a row.
 static void widen(const Weights* w, ptrdiff_t first, ptrdiff_t panels, const float* inverse, float* out,
                   uint8_t* bytes) {
@@ -211,27 +219,12 @@ static void widen(const Weights* w, ptrdiff_t first, ptrdiff_t panels, const flo
         }
         return;
     }
-    ptrdiff_t size = w->storage == DENSE_F16 ? 2 : 4;
     for (ptrdiff_t p = 0; p < width; p += VL)
         for (ptrdiff_t c = 0; c < w->columns; c += VL) {
             vf m[VL];
             for (int i = 0; i < VL; ++i) {
                 ptrdiff_t row = first * PANEL + p + i;
-                if (row >= w->rows) {
-                    m[i] = vf{};
-                    continue;
-                }
-                const uint8_t* at = w->data + (row * w->columns + c) * size;
-                float lanes[VL] = {};
-                ptrdiff_t count = w->columns - c < VL ? w->columns - c : VL;
-                if (w->storage == DENSE_F16) {
-                    uint16_t halves[VL] = {};
-                    __builtin_memcpy(halves, at, count * 2);
-                    m[i] = from_half(halves);
-                } else {
-                    __builtin_memcpy(lanes, at, count * 4);
-                    m[i] = load(lanes);
-                }
+                m[i] = row < w->rows ? load_weights(w, row * w->columns + c, w->columns - c) : vf{};
             }
             transpose(m);
             for (int i = 0; i < VL && c + i < w->columns; ++i)
