@@ -5,6 +5,9 @@ Knows nothing of models, files or devices. The command line turns `exit_status` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class OndeviceError(Exception):
     """Base of all errors that ondevice raises on purpose."""
@@ -37,11 +40,12 @@ class DeviceUnknown(BadInput):
 
 
 class BudgetNotMet(OndeviceError):
-    """No plan meets the budget. `nearest` describes the closest one, `limit` names the limit in the way."""
+    """No plan meets the budget. limit: the name of what is in the way. nearest: the choices of the closest plan
+    (see `ondevice.compress.planner.Choice`), where planning got so far."""
 
     exit_status = 1
 
-    def __init__(self, message: str, *, limit: str = "", nearest: object = None) -> None:
+    def __init__(self, message: str, *, limit: str = "", nearest: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.limit = limit
         self.nearest = nearest

@@ -43,8 +43,8 @@ def _run() -> int:
         if isinstance(problem, BudgetNotMet) and "--json" in sys.argv:
             from ondevice.cli.output import print_json
 
-            print_json({"meets_budget": False, "limit": problem.limit, "error": str(problem),
-                        "nearest": problem.nearest})  # fmt: skip
+            plan = [choice.to_json() for choice in problem.nearest or ()]
+            print_json({"meets_budget": False, "limit": problem.limit, "error": str(problem), "nearest": plan})
         return problem.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

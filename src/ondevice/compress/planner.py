@@ -102,9 +102,15 @@ class Menu:
         """
         self.model, self._progress = model, progress
         self._built: dict[tuple[str, Format], nn.Module] = {}
-        self.linears = {name: layer for name, layer in model.layers(nn.Linear).items() if _pays(layer)}
-        self._tables = {name: layer for name, layer in model.layers(nn.Embedding).items() if _pays(layer)}
-        if not self.linears and not self._tables:
+        layers: dict[str, nn.Linear | nn.Embedding] = {}
+        layers |= model.layers(nn.Embedding)
+        layers |= model.layers(nn.Linear)
+        self._formats = {
+            name: fitting for name, layer in layers.items() if (fitting := _fitting(layer, formats))
+        }
+        self.linears = {n: it for n in self._formats if isinstance(it := layers[n], nn.Linear)}
+        self._tables = {n: it for n in self._formats if isinstance(it := layers[n], nn.Embedding)}
+        if not self._formats:
             raise BadInput("the model has no linear layer or embedding that quantising would make smaller")
         progress("input moments", 0.0)
         self._moments = calibration.moments(model)
@@ -124,7 +130,7 @@ class Menu:
             for name, table in self._tables.items()
             if table.num_embeddings >= _BANDED_FROM
         }
-        cost = self._costs(formats, texts, counts, seed)
+        cost = self._costs(texts, counts, seed)
         self.choices = {}
         for name in [*self._tables, *self.linears]:
             for band, (rows, share) in enumerate(self._bands.get(name, ((None, 1.0),))):
@@ -137,7 +143,7 @@ class Menu:
                         None if rows is None else band,
                         0 if rows is None else len(rows),
                     )
-                    for form in sorted(formats)
+                    for form in self._formats[name]
                 ]
                 self.choices[options[0].part] = options
 
@@ -187,11 +193,11 @@ class Menu:
         return QuantizedLinear(matrix, layer.bias, self._prepared[choice.layer][0], "float")
 
     def _costs(
-        self, formats: Sequence[Format], texts: Sequence[str], counts: Mapping[str, torch.Tensor], seed: int
+        self, texts: Sequence[str], counts: Mapping[str, torch.Tensor], seed: int
     ) -> dict[str, dict[Format, float]]:
         """The expected loss of each format for each whole layer, from quick versions of both."""
         differences: dict[str, dict[Format, torch.Tensor]] = {}
-        tasks = [(name, form) for name in [*self._tables, *self.linears] for form in formats]
+        tasks = [(name, form) for name, fitting in self._formats.items() for form in fitting]
 
         def difference(task: tuple[str, Format]) -> torch.Tensor:
             name, form = task
@@ -359,10 +365,14 @@ def predicted_loss(plan: Iterable[Choice]) -> float:
     return math.fsum(choice.damage for choice in plan)
 
 
-def _pays(layer: nn.Linear | nn.Embedding) -> bool:
-    """Whether tiles are smaller than the weight itself at every format."""
+def _fitting(layer: nn.Linear | nn.Embedding, formats: Sequence[Format]) -> list[Format]:
+    """The formats that make a layer smaller, none with groups wider than the layer needs."""
     rows, columns = layer.weight.shape
-    return all(stored_bytes(rows, columns, f.bits, f.group_size) < 4 * rows * columns for f in FORMATS)
+    widest = -(-columns // 32) * 32
+    narrowed = {Format(form.bits, min(form.group_size, widest)) for form in formats}
+    return [
+        f for f in sorted(narrowed) if stored_bytes(rows, columns, f.bits, f.group_size) < 4 * rows * columns
+    ]
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:

@@ -100,10 +100,13 @@ def _gradients(
             done += len(indices)
             with torch.inference_mode():
                 stacked = (torch.stack(gradients) for gradients in zip(*each, strict=True))
-                yield done / len(texts), {
-                    name: (inputs, gradients)
-                    for (name, (inputs, _)), gradients in zip(seen.items(), stacked, strict=True)
-                }
+                yield (
+                    done / len(texts),
+                    {
+                        name: (inputs, gradients)
+                        for (name, (inputs, _)), gradients in zip(seen.items(), stacked, strict=True)
+                    },
+                )
     finally:
         for handle in handles:
             handle.remove()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 TOKENS = 128  # of the text that latency is given for
-_CALIBRATION_TEXTS = 256
+_CALIBRATION_TEXTS = 512
 _VALIDATION_TEXTS = 96
 _TEST_ROWS = 400
 _SPARE = 6144  # bytes kept free for what is only known at the end: the measured figures
