@@ -1,4 +1,6 @@
 // AVX-512 with VNNI (Ice Lake, Zen 4 and later).
+#include <math.h>
+
 #include "kernels.h"
 #if defined(__AVX512VNNI__)
 #include <immintrin.h>
@@ -10,6 +12,7 @@
 #define FLOAT_ROWS 8
 #define FLOAT_VECTORS 3
 #define WEIGHT_OFFSET 128
+#define GELU_BY_TABLE
 
 namespace {
 #include "types.inl"
@@ -20,6 +23,10 @@ static inline vf maximum(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m5
 static inline vi maximum(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 static inline vf minimum(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 static inline vf from_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+
+static inline vf lookup(vf low, vf high, vi index) {
+    return (vf)_mm512_permutex2var_ps((__m512)low, (__m512i)index, (__m512)high);
+}
 
 static inline vf zip_low(vf a, vf b) {
     return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);

@@ -122,18 +122,24 @@ INLINE void apply(float* x, ptrdiff_t count, F f) {
     });
 }
 
+#ifdef GELU_BY_TABLE
+#include "gelu_table.inl"
+#else
+static void gelu(float* x, ptrdiff_t count) {
+    apply(x, count, [](vf v) ALWAYS_INLINE {
+        vf h = v * splat(0.5f);
+        return fma(h, erf_(v * splat(0.707106781f)), h);
+    });
+}
+#endif
+
 static void activate(float* x, ptrdiff_t count, Activation kind) {
-    const vf half = splat(0.5f);
     switch (kind) {
         case NONE: return;
-        case GELU_ERF:
-            return apply(x, count, [=](vf v) ALWAYS_INLINE {
-                vf h = v * half;
-                return fma(h, erf_(v * splat(0.707106781f)), h);
-            });
+        case GELU_ERF: return gelu(x, count);
         case GELU_TANH:
-            return apply(x, count, [=](vf v) ALWAYS_INLINE {
-                vf h = v * half;
+            return apply(x, count, [](vf v) ALWAYS_INLINE {
+                vf h = v * splat(0.5f);
                 return fma(h, tanh_(splat(0.797884561f) * fma(v * v * v, splat(0.044715f), v)), h);
             });
         case RELU: return apply(x, count, [](vf v) ALWAYS_INLINE { return v < vf{} ? vf{} : v; });

@@ -163,18 +163,16 @@ class Encoder:
         return starts, states
 
     def _attend(self, layer: Layer, states: Floats, starts: npt.NDArray[np.int64]) -> Floats:
-        width = sum(part.rows for part in layer.query_key_value)
-        joint = self._room("wide", len(states), width)
+        tokens, width = len(states), sum(part.rows for part in layer.query_key_value)
+        room = self._room("wide", tokens, width // 3 * 4).reshape(-1)
+        joint = room[: tokens * width].reshape(tokens, width)
+        context = room[tokens * width :].reshape(tokens, width // 3)
         if len(layer.query_key_value) == 1:
             layer.query_key_value[0].apply(self.kernels, states, joint)
         else:
-            np.concatenate(
-                [part.apply(self.kernels, states) for part in layer.query_key_value], axis=1, out=joint
-            )
-        context = self._room("context", len(states), width // 3)
-        half = all(
-            part.int8 for part in layer.query_key_value
-        )  # far finer than what int8 has rounded already
+            parts = [part.apply(self.kernels, states) for part in layer.query_key_value]
+            np.concatenate(parts, axis=1, out=joint)
+        half = all(part.int8 for part in layer.query_key_value)  # far finer than int8 has rounded already
         return self.kernels.attention(joint, starts, layer.heads, self.scale, half=half, out=context)
 
     def _normalise(self, norm: Norm, update: Floats, states: Floats) -> None:
