@@ -77,13 +77,15 @@ static void layer_norm_rows(const float* x, const float* residual, const float* 
 
 static void layer_norm(const float* x, const float* residual, const float* gamma, const float* beta,
                        float epsilon, ptrdiff_t rows, ptrdiff_t columns, float* out) {
-    ptrdiff_t r = 0;
-    auto next = [&](ptrdiff_t done) {
-        r += done;
-        x += done * columns;
-        out += done * columns;
-        if (residual) residual += done * columns;
-    };
-    for (; r + 4 <= rows; next(4)) layer_norm_rows<4>(x, residual, gamma, beta, epsilon, columns, out);
-    for (; r < rows; next(1)) layer_norm_rows<1>(x, residual, gamma, beta, epsilon, columns, out);
+    for (ptrdiff_t done = 0; done < rows;) {
+        const ptrdiff_t at = done * columns;
+        const float* beside = residual ? residual + at : nullptr;
+        if (rows - done >= 4) {
+            layer_norm_rows<4>(x + at, beside, gamma, beta, epsilon, columns, out + at);
+            done += 4;
+        } else {
+            layer_norm_rows<1>(x + at, beside, gamma, beta, epsilon, columns, out + at);
+            done += 1;
+        }
+    }
 }
