@@ -128,6 +128,7 @@ def bench(
     _check(against, backends, threads, tokens, batch)
     source = Artifact(artifact)
     progress("reading texts", 0.0)
+    load = os.getloadavg()[0]
     corpus = _corpus(data)
     judged = judged_texts(corpus.test, _JUDGED)
     # of pairs the passages, which come last and are the longer ones
@@ -164,6 +165,7 @@ def bench(
         "batch": batch,
         "repeats": repeats,
         "machine": machine(),
+        "load_average": load,  # before the run: on a busy machine, engines whose threads spin suffer most
         "data": corpus.fingerprint(),
     }
     metric = "cosine" if source.task["kind"] == "embedding" else "agreement"

@@ -78,10 +78,10 @@ def export(
 def _onnx(source: Artifact, folder: Path, _: str | Path | None = None) -> tuple[str, ...]:
     try:
         import onnx
-
-        from ondevice.backends.onnxruntime.graph import encoder_graph
     except ImportError as error:
         raise MissingExtra("onnx", "onnx", "to export to ONNX") from error
+    from ondevice.backends.onnxruntime import encoder_graph
+
     graph = encoder_graph(source.tensors, source.config, Task.from_json(source.task))
     onnx.checker.check_model(graph, full_check=True)
     folder.joinpath("model.onnx").write_bytes(graph.SerializeToString())

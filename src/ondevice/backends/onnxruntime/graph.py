@@ -54,11 +54,10 @@ def encoder_graph(
     encoder = _Encoder(tensors, config)
     try:
         states, output = encoder.states(), "last_hidden_state"
-        width: int | str = encoder.width
         shape: list[int | str] = ["batch", "tokens", encoder.width]
         if task.kind == "classification":
-            states, width = encoder.head(states)
-            output, shape = "logits", ["batch", width]
+            states, labels = encoder.head(states)
+            output, shape = "logits", ["batch", labels]
     except (KeyError, TypeError) as error:
         raise BadArtifact(f"the artifact is not a whole model: {error!r}") from error
     nodes = encoder.nodes

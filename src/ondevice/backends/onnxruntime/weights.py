@@ -15,6 +15,7 @@ On x86 processors without VNNI, ONNX Runtime's 8-bit product adds pairs in 16 bi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Nodes:
         self.nodes.append(helper.make_node(operator, inputs, [out], name=out, domain=domain, **settings))
         return out
 
-    def _keep(self, name: str, make: Any) -> str:
+    def _keep(self, name: str, make: Callable[[], TensorProto]) -> str:
         if name not in self._names:
             self._names.add(name)
             self.constants.append(make())
