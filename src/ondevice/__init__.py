@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ondevice.devices.budget import Budget
+    from ondevice.verbs.bench import BenchResult, bench
     from ondevice.verbs.doctor import doctor
+    from ondevice.verbs.export import ExportResult, export
     from ondevice.verbs.fit import FitResult, fit
     from ondevice.verbs.open import open
     from ondevice.verbs.run import RunResult, run
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "BenchResult": "ondevice.verbs.bench",
     "Budget": "ondevice.devices.budget",
+    "ExportResult": "ondevice.verbs.export",
     "FitResult": "ondevice.verbs.fit",
     "Proof": "ondevice.verbs.systems",
     "RunResult": "ondevice.verbs.run",
     "SearchResult": "ondevice.verbs.search",
+    "bench": "ondevice.verbs.bench",
     "doctor": "ondevice.verbs.doctor",
+    "export": "ondevice.verbs.export",
     "fit": "ondevice.verbs.fit",
     "open": "ondevice.verbs.open",
     "prove": "ondevice.verbs.systems",
@@ -36,13 +42,17 @@ _HOME = {
 }
 
 __all__ = [
+    "BenchResult",
     "Budget",
+    "ExportResult",
     "FitResult",
     "Proof",
     "RunResult",
     "SearchResult",
     "__version__",
+    "bench",
     "doctor",
+    "export",
     "fit",
     "open",
     "prove",

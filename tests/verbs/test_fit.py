@@ -120,6 +120,17 @@ def test_an_unknown_device_lists_the_known(fitted):
         fitted(device="raspberry")
 
 
+def test_the_same_seed_gives_the_same_tensors(tiny_checkpoint, corpus, tmp_path):
+    folder = tiny_checkpoint("bert")
+    written = []
+    for name in ("first", "second"):
+        ondevice.fit(
+            folder, out=tmp_path / name, device="raspberry-pi-4", data=corpus, budget=ondevice.Budget("75KB")
+        )
+        written.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert written[0] == written[1]
+
+
 def test_interrupting_leaves_the_old_artifact(tiny_checkpoint, corpus, tmp_path):
     """Ctrl-C in the middle of a fit that would overwrite."""
     folder = tiny_checkpoint("bert")

@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    import click
+    import typer
 
     from ondevice.cli.commands import app
     from ondevice.errors import BudgetNotMet, OndeviceError
@@ -30,21 +30,20 @@ def _run() -> int:
         code = app(standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as ended:
+    except typer.Exit as ended:
         return ended.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted; nothing was written\n")
         return 130
-    except click.ClickException as wrong:
-        wrong.show()
-        return 2
     except OndeviceError as problem:
         sys.stderr.write(f"error: {problem}\n")
         if isinstance(problem, BudgetNotMet) and "--json" in sys.argv:
             from ondevice.cli.output import print_json
 
             plan = [choice.to_json() for choice in problem.nearest or ()]
-            print_json({"meets_budget": False, "limit": problem.limit, "error": str(problem), "nearest": plan})
+            print_json(
+                {"meets_budget": False, "limit": problem.limit, "error": str(problem), "nearest": plan}
+            )
         return problem.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,3 +51,10 @@ def _run() -> int:
     except OSError as problem:
         sys.stderr.write(f"error: {problem}\n")
         return 3
+    except Exception as wrong:
+        # wrong usage: an exception of click's own, which Typer may bring under another name
+        show = getattr(wrong, "show", None)
+        if show is None or not hasattr(wrong, "format_message"):
+            raise
+        show()
+        return 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ondevice.cli import app as applications
-from ondevice.cli import devices, doctor, fit, run, systems
+from ondevice.cli import bench, devices, doctor, export, fit, run, systems
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,8 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 app.command()(fit.fit)
 app.command()(run.run)
+app.command()(bench.bench)
+app.command()(export.export)
 app.command()(doctor.doctor)
 app.add_typer(devices.app, name="devices")
 app.add_typer(systems.app, name="systems")

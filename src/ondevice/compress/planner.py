@@ -366,13 +366,13 @@ def predicted_loss(plan: Iterable[Choice]) -> float:
 
 
 def _fitting(layer: nn.Linear | nn.Embedding, formats: Sequence[Format]) -> list[Format]:
-    """The formats that make a layer smaller, none with groups wider than the layer needs."""
+    """The formats for a layer, none with groups wider than it needs; none at all where the finest would not
+    make it smaller (a table of two rows), so that no layer is forced to few bits."""
     rows, columns = layer.weight.shape
     widest = -(-columns // 32) * 32
-    narrowed = {Format(form.bits, min(form.group_size, widest)) for form in formats}
-    return [
-        f for f in sorted(narrowed) if stored_bytes(rows, columns, f.bits, f.group_size) < 4 * rows * columns
-    ]
+    fitting = sorted({Format(form.bits, min(form.group_size, widest)) for form in formats})
+    finest = stored_bytes(rows, columns, fitting[-1].bits, fitting[-1].group_size)
+    return fitting if finest < 4 * rows * columns else []
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:
