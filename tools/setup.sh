@@ -26,7 +26,10 @@ if command -v dpkg-query >/dev/null; then
     header='import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
     "$python" -c "$header" || debian python3-dev
     command -v c++ >/dev/null || debian g++
-    debian cmake ninja-build qemu-user g++-aarch64-linux-gnu
+    # For the tests: an emulator and compiler for NEON, a browser and a JavaScript engine for the exported page.
+    debian qemu-user g++-aarch64-linux-gnu chromium
+    command -v node >/dev/null || debian nodejs
+    command -v npm >/dev/null || debian npm
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
@@ -40,3 +43,8 @@ Linux) $pip install "torch==$torch" || $pip install "torch==$torch" --index-url 
 esac
 $pip install "scikit-build-core>=1.1" "nanobind>=2.9"
 $pip install --no-build-isolation --editable '.[dev,all]'
+# What the exported page runs on, for its test in a browser.
+if command -v npm >/dev/null; then
+    [ -d node_modules/onnxruntime-web ] || npm install --silent --no-save --no-audit --no-fund onnxruntime-web@1.30.0 ||
+        echo "ondevice: npm could not install onnxruntime-web; the page's test will be skipped" >&2
+fi

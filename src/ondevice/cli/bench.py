@@ -69,18 +69,17 @@ def _print(document: dict[str, Any]) -> None:
     for head in heads:
         table.add_column(head, justify="left" if head in ("engine", "variant") else "right")
     for row in document["rows"]:
-        time, ratio = row["latency"], row["ratio"]
-        to_ours = "" if ratio is None else f"{ratio['value']:.2f}x ({ratio['low']:.2f}-{ratio['high']:.2f})"
-        quality, memory = row["quality"], row["peak_memory_bytes"]
+        time, ratio, quality = row["latency"], row["ratio"], row["quality"]
+        low, high = ratio["interval"] or (ratio["median"], ratio["median"])
         table.add_row(
             row["engine"],
             row["variant"],
             str(row["threads"]),
             f"{time['median_ms']:.2f} ({time['min_ms']:.2f}-{time['max_ms']:.2f})",
-            to_ours,
-            amount(row["storage_bytes"]),
-            "" if quality is None else f"{quality:.4f}",
-            "" if memory is None else amount(memory),
+            f"{ratio['median']:.2f}x ({low:.2f}-{high:.2f})",
+            amount(row["storage_bytes"]["value"]),
+            f"{quality['value']:.4f}" if quality else "",
+            amount(row["memory_bytes"]["value"]),
         )
     console.print(table)
     for skipped in document["skipped"]:

@@ -6,6 +6,7 @@ Knows Rich and JSON. Knows no verb.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-console = Console()
+# A pipe has no width of its own: wide enough there that no table is cut.
+console = Console(width=None if sys.stdout.isatty() else 160)
 notes = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

@@ -62,10 +62,9 @@ def test_heads_equal_transformers(
     if family == "bert" and head == "QuestionAnswering":
         assert batch["token_type_ids"].max() == 1
     out = oracle(**batch)
-    if head == "QuestionAnswering":
-        expected = torch.stack([out.start_logits, out.end_logits], dim=-1)
-    else:
-        expected = out.logits
+    expected = (
+        torch.stack([out.start_logits, out.end_logits], dim=-1) if head == "QuestionAnswering" else out.logits
+    )
     lengths = batch["attention_mask"].sum(1)
     assert len(set(lengths.tolist())) > 1
     if head == "SequenceClassification":
