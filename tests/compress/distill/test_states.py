@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ondevice.compress.distill.outputs import distill
+from ondevice.compress.distill.states import distill
 from ondevice.compress.factorize.lowrank import LowRank
+from ondevice.compress.vocabulary import Vocabulary
 from ondevice.errors import BadInput
 from ondevice.models.load import load
 
@@ -34,3 +35,9 @@ def test_other_tasks_are_refused(tiny_checkpoint, texts):
     )
     with pytest.raises(BadInput, match="embedding model cannot follow a classification"):
         distill(embedding, classes, texts)
+
+
+def test_other_tokens_are_refused(model, texts):
+    smaller = Vocabulary(tuple(texts[:1])).apply(model)
+    with pytest.raises(BadInput, match="before the vocabulary shrinks"):
+        distill(smaller, model, texts)
