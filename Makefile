@@ -25,7 +25,8 @@ lint: environment
 
 demo: environment
 	$(BIN)/ondevice fit minilm --device raspberry-pi-4 --storage 16MB --out demo/minilm-16MB --overwrite
-	$(BIN)/ondevice app search "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/json" "how do I write an object to a file" --model demo/minilm-16MB
+	$(BIN)/python tools/python_docs.py demo/python-docs
+	$(BIN)/ondevice app search demo/python-docs "split a command line into words as a shell does" --model demo/minilm-16MB
 	cp demo/minilm-16MB/report.html report.html
 	@echo "report.html shows what was gained and lost"
 
