@@ -26,7 +26,7 @@ lint: environment
 demo: environment
 	$(BIN)/ondevice fit minilm --device raspberry-pi-4 --storage 16MB --out demo/minilm-16MB --overwrite
 	$(BIN)/python tools/python_docs.py demo/python-docs
-	$(BIN)/ondevice app search demo/python-docs "split a command line into words as a shell does" --model demo/minilm-16MB
+	$(BIN)/ondevice app search demo/python-docs "how do I open a file and read it" --model demo/minilm-16MB
 	cp demo/minilm-16MB/report.html report.html
 	@echo "report.html shows what was gained and lost"
 
