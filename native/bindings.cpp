@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <optional>
 #include <stdexcept>
 
@@ -33,13 +34,15 @@ struct Linear {
     const float* inverse;
     bool int8;
     nb::list keep;
+    std::vector<std::shared_ptr<uint8_t[]>> unpacked;
+    const KernelTable* unpacked_for = nullptr;
 };
 
 Linear make_linear(const std::vector<const Matrix*>& matrices, const std::vector<MaybeFloats>& biases,
                    const MaybeFloats& inverse, bool int8) {
-    Linear made{{}, data(inverse), int8, nb::list()};
+    Linear made{{}, data(inverse), int8, nb::list(), {}, nullptr};
     for (size_t i = 0; i < matrices.size(); ++i) {
-        made.outputs.push_back({&matrices[i]->weights, data(biases[i]), nullptr, 0});
+        made.outputs.push_back({&matrices[i]->weights, data(biases[i]), nullptr, 0, nullptr});
         made.keep.append(nb::cast(matrices[i]));
         if (biases[i]) made.keep.append(nb::cast(*biases[i]));
     }
@@ -63,11 +66,25 @@ void linear(Core& core, const Floats& x, const Linear& layer, int activation, co
         output.out = column;
         output.stride = (ptrdiff_t)out.shape(1);
         column += output.weights->rows;
+        if (layer.unpacked_for != core.kernels) output.unpacked = nullptr;
     }
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
     ops::linear(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), layer.inverse,
                 outputs, layer.int8, (Activation)activation);
+}
+
+void unpack(Core& core, Linear& layer) {
+    if (layer.unpacked_for) return;
+    layer.unpacked_for = core.kernels;
+    Pool::Turn turn(core.pool);
+    for (ops::Output& output : layer.outputs) {
+        layer.unpacked.emplace_back(new uint8_t[ops::unpacked_bytes(*output.weights) + 64]);
+        uint8_t* aligned = layer.unpacked.back().get();
+        aligned += -(uintptr_t)aligned % 64;
+        ops::unpack(core.pool, *core.kernels, *output.weights, aligned);
+        output.unpacked = aligned;
+    }
 }
 
 void quantize(Core& core, const Floats& x, const MaybeFloats& inverse, const Array<uint8_t>& out) {
@@ -131,6 +148,7 @@ NB_MODULE(_core, m) {
         .def(nb::init<int, const std::string&>())
         .def_prop_ro("name", [](const Core& core) { return core.kernels->name; })
         .def("linear", &linear)
+        .def("unpack", &unpack)
         .def("quantize", &quantize)
         .def("layer_norm", &layer_norm)
         .def("activate", &activate)

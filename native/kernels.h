@@ -23,6 +23,7 @@ struct Weights {
     ptrdiff_t groups;        // of tiles
     ptrdiff_t panel_bytes;   // of tiles
     ptrdiff_t codes_offset;  // of tiles: where the codes begin in a panel
+    ptrdiff_t unpacked_bytes;  // of tiles: from one panel to the next once they are unpacked to int8
 };
 
 // Rows of activations in int8: `columns` values, zeros up to a multiple of 64, then 64 bytes that hold the
@@ -49,10 +50,13 @@ struct KernelTable {
     // gets the scale NaN and zeros.
     void (*quantize_rows)(const float* x, ptrdiff_t stride, const float* inverse, ptrdiff_t rows,
                           ptrdiff_t columns, uint8_t* out, ptrdiff_t out_stride);
-    // Outputs first_panel * 16 .. of `weights`, for all rows. out points at column 0 of the matrix.
-    void (*linear_int8)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const uint8_t* quantized,
-                        ptrdiff_t quantized_stride, ptrdiff_t rows, const float* bias, Activation activation,
-                        float* out, ptrdiff_t out_stride, void* scratch);
+    // Panels of tiles as the bytes that linear_int8 multiplies, unpacked_bytes a panel.
+    void (*unpack)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, uint8_t* out);
+    // Outputs first_panel * 16 .. of `weights`, for all rows. unpacked: those panels. out points at column 0 of
+    // the matrix.
+    void (*linear_int8)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const uint8_t* unpacked,
+                        const uint8_t* quantized, ptrdiff_t quantized_stride, ptrdiff_t rows, const float* bias,
+                        Activation activation, float* out, ptrdiff_t out_stride);
     void (*linear_float)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const float* x,
                          ptrdiff_t stride, ptrdiff_t rows, const float* inverse, const float* bias,
                          Activation activation, float* out, ptrdiff_t out_stride, void* scratch);

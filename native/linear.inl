@@ -21,9 +21,6 @@ INLINE vb field(vb v, int shift, int width) { return (vb)((vh)v >> (uint16_t)shi
 enum { PREFETCH = 4096 };  // bytes ahead of the codes being unpacked
 enum { QUAD = 64, SUB = QUAD / VB };  // bytes of 4 columns of a panel; vectors in them
 
-// Bytes between the unpacked forms of two panels: out of step with the sets of the cache.
-INLINE ptrdiff_t unpacked_bytes(const Weights* w) { return w->groups * w->group_size * PANEL + 64; }
-
 // 32 columns of a panel: eight quads from each plane, of width 4, 2 and 1 (or 8).
 template <int BITS>
 INLINE void unpack_block(const uint8_t* plane, ptrdiff_t plane_columns, ptrdiff_t column, const vb (&m)[SUB],
@@ -53,8 +50,8 @@ INLINE void unpack_block(const uint8_t* plane, ptrdiff_t plane_columns, ptrdiff_
 
 // Panels [first, first + panels) as bytes w8 + WEIGHT_OFFSET: out[panel][quad][64], unpacked_bytes apart.
 template <int BITS>
-static void unpack(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t* out) {
-    for (ptrdiff_t p = 0; p < panels; ++p, out += unpacked_bytes(w)) {
+static void unpack_tiles(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t* out) {
+    for (ptrdiff_t p = 0; p < panels; ++p, out += w->unpacked_bytes) {
         const uint8_t* panel = w->data + (first + p) * w->panel_bytes;
         const uint8_t* codes = panel + w->codes_offset;
         uint8_t* target = out;
@@ -76,16 +73,16 @@ static void unpack(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t*
     }
 }
 
-static void unpack_any(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t* out) {
+static void unpack(const Weights* w, ptrdiff_t first, ptrdiff_t panels, uint8_t* out) {
     switch (w->bits) {
-        case 1: return unpack<1>(w, first, panels, out);
-        case 2: return unpack<2>(w, first, panels, out);
-        case 3: return unpack<3>(w, first, panels, out);
-        case 4: return unpack<4>(w, first, panels, out);
-        case 5: return unpack<5>(w, first, panels, out);
-        case 6: return unpack<6>(w, first, panels, out);
-        case 7: return unpack<7>(w, first, panels, out);
-        default: return unpack<8>(w, first, panels, out);
+        case 1: return unpack_tiles<1>(w, first, panels, out);
+        case 2: return unpack_tiles<2>(w, first, panels, out);
+        case 3: return unpack_tiles<3>(w, first, panels, out);
+        case 4: return unpack_tiles<4>(w, first, panels, out);
+        case 5: return unpack_tiles<5>(w, first, panels, out);
+        case 6: return unpack_tiles<6>(w, first, panels, out);
+        case 7: return unpack_tiles<7>(w, first, panels, out);
+        default: return unpack_tiles<8>(w, first, panels, out);
     }
 }
 
@@ -177,18 +174,16 @@ static void begin(Finish& f, const Weights* w, ptrdiff_t first, ptrdiff_t panels
             __builtin_memcpy(f.scales + p * PANEL, w->data + (first + p) * w->panel_bytes, PANEL * sizeof(float));
 }
 
-static void linear_int8(const Weights* w, ptrdiff_t first, ptrdiff_t panels, const uint8_t* a, ptrdiff_t stride,
-                        ptrdiff_t rows, const float* bias, Activation kind, float* out, ptrdiff_t out_stride,
-                        void* scratch) {
+static void linear_int8(const Weights* w, ptrdiff_t first, ptrdiff_t panels, const uint8_t* bytes, const uint8_t* a,
+                        ptrdiff_t stride, ptrdiff_t rows, const float* bias, Activation kind, float* out,
+                        ptrdiff_t out_stride) {
     Finish f;
     begin(f, w, first, panels, bias, kind, out, out_stride);
-    uint8_t* bytes = (uint8_t*)scratch;
-    unpack_any(w, first, panels, bytes);
 #if TILE_PANELS > 1
-    if (panels == 2) return int8_rows<2>(a, stride, rows, w->columns, bytes, unpacked_bytes(w), f);
-    if (panels == 3) return int8_rows<3>(a, stride, rows, w->columns, bytes, unpacked_bytes(w), f);
+    if (panels == 2) return int8_rows<2>(a, stride, rows, w->columns, bytes, w->unpacked_bytes, f);
+    if (panels == 3) return int8_rows<3>(a, stride, rows, w->columns, bytes, w->unpacked_bytes, f);
 #endif
-    int8_rows<1>(a, stride, rows, w->columns, bytes, unpacked_bytes(w), f);
+    int8_rows<1>(a, stride, rows, w->columns, bytes, w->unpacked_bytes, f);
 }
 
 // Up to VL neighbours of a dense matrix as floats; lanes beyond `count` are zero.
@@ -204,13 +199,13 @@ static void widen(const Weights* w, ptrdiff_t first, ptrdiff_t panels, const flo
                   uint8_t* bytes) {
     ptrdiff_t width = panels * PANEL;
     if (w->storage == TILES) {
-        unpack_any(w, first, panels, bytes);
+        unpack(w, first, panels, bytes);
         for (ptrdiff_t k = 0; k < w->columns; ++k) {
             vf factor = splat(inverse ? inverse[k] : 1.0f);
             int up = 24 - 8 * (int)(k % 4);
             for (ptrdiff_t i = 0; i < width; i += VL) {
                 vi lanes;
-                __builtin_memcpy(&lanes, bytes + i / PANEL * unpacked_bytes(w) + k / 4 * QUAD + i % PANEL * 4,
+                __builtin_memcpy(&lanes, bytes + i / PANEL * w->unpacked_bytes + k / 4 * QUAD + i % PANEL * 4,
                                  sizeof lanes);
                 if (WEIGHT_OFFSET) lanes ^= splat((int32_t)0x80808080);
                 lanes = (lanes << up) >> 24;

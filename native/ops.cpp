@@ -148,6 +148,7 @@ Weights tiled_weights(const void* data, ptrdiff_t rows, ptrdiff_t columns, int b
     w.groups = divide_up(columns, group_size);
     w.codes_offset = 64 + divide_up(w.groups * PANEL, 64) * 64;
     w.panel_bytes = w.codes_offset + w.groups * group_size * 2 * bits;
+    w.unpacked_bytes = w.groups * group_size * PANEL + 64;  // out of step with the sets of the cache
     return w;
 }
 
@@ -158,6 +159,14 @@ void quantize(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, 
     const ptrdiff_t stride = row_bytes(columns);
     by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count, int) {
         k.quantize_rows(x + first * columns, columns, inverse, count, columns, out + first * stride, stride);
+    });
+}
+
+size_t unpacked_bytes(const Weights& w) { return (size_t)(divide_up(w.rows, PANEL) * w.unpacked_bytes); }
+
+void unpack(Pool& pool, const KernelTable& k, const Weights& w, uint8_t* out) {
+    by_rows(pool, divide_up(w.rows, PANEL), k.panels_per_tile, [&](ptrdiff_t first, ptrdiff_t panels, int) {
+        k.unpack(&w, first, panels, out + first * w.unpacked_bytes);
     });
 }
 
@@ -192,10 +201,15 @@ void linear(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, pt
         const ptrdiff_t first = chunk / (ptrdiff_t)tiles.size() * part, count = std::min(part, rows - first);
         if (count <= 0) return;
         void* scratch = pool.scratch(thread, 0);
-        if (int8)
-            k.linear_int8(o.weights, tile.first, tile.panels, quantized + first * stride, stride, count, o.bias,
-                          activation, o.out + first * o.stride, o.stride, scratch);
-        else
+        if (int8) {
+            const uint8_t* unpacked = static_cast<uint8_t*>(scratch);
+            if (o.unpacked)
+                unpacked = o.unpacked + tile.first * o.weights->unpacked_bytes;
+            else
+                k.unpack(o.weights, tile.first, tile.panels, static_cast<uint8_t*>(scratch));
+            k.linear_int8(o.weights, tile.first, tile.panels, unpacked, quantized + first * stride, stride, count,
+                          o.bias, activation, o.out + first * o.stride, o.stride);
+        } else
             k.linear_float(o.weights, tile.first, tile.panels, x + first * columns, columns, count, inverse,
                            o.bias, activation, o.out + first * o.stride, o.stride, scratch);
     });

@@ -24,11 +24,16 @@ Weights tiled_weights(const void* data, ptrdiff_t rows, ptrdiff_t columns, int b
 // Bytes of a row of `columns` activations in int8.
 ptrdiff_t row_bytes(ptrdiff_t columns);
 
+// The tiles of a matrix as the int8 product reads them, unpacked_bytes(weights) of them at `out`.
+size_t unpacked_bytes(const Weights& weights);
+void unpack(Pool& pool, const KernelTable& k, const Weights& weights, uint8_t* out);
+
 struct Output {
     const Weights* weights;
     const float* bias;  // null: none
     float* out;
     ptrdiff_t stride;
+    const uint8_t* unpacked;  // null: each call unpacks what it reads
 };
 
 // out = activation(x @ weights.T + bias) for each of `outputs`; x: rows of `columns`. inverse may be null.

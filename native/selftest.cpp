@@ -113,8 +113,9 @@ void test_linear(Pool& one, Pool& three, const KernelTable& k) {
                         want_float[i * n + r] = exact * t.scales[r] + bias[r];
                     }
                 }
+                const uint8_t* unpacked = nullptr;
                 auto run = [&](Pool& pool, const float* in, ptrdiff_t rows, float* to, bool int8) {
-                    ops::linear(pool, k, in, rows, columns, inverse.data(), {{&t.weights, bias.data(), to, n}}, int8,
+                    ops::linear(pool, k, in, rows, columns, inverse.data(), {{&t.weights, bias.data(), to, n, unpacked}}, int8,
                                 NONE);
                 };
                 for (bool int8 : {true, false}) {
@@ -125,6 +126,13 @@ void test_linear(Pool& one, Pool& three, const KernelTable& k) {
                     run(one, x.data() + (m - 1) * columns, 1, row.data(), int8);
                     expect(same(row, {out.end() - n, out.end()}), "linear of one row", detail);
                 }
+                std::vector<uint8_t> ahead(ops::unpacked_bytes(t.weights));
+                ops::unpack(three, k, t.weights, ahead.data());
+                unpacked = ahead.data();
+                run(one, x.data(), m, again.data(), true);
+                unpacked = nullptr;
+                run(one, x.data(), m, out.data(), true);
+                expect(same(out, again), "linear unpacked ahead", detail);
                 const std::vector<int32_t> rows{0, (int32_t)n - 1};
                 std::vector<float> gathered(2 * columns);
                 std::vector<double> stored(2 * columns);

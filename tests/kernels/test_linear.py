@@ -119,6 +119,30 @@ def test_a_row_does_not_depend_on_batch_or_threads(
 
 @settings(max_examples=25, deadline=None)
 @given(**SIZES)
+def test_unpacking_ahead_changes_nothing(
+    threaded: tuple[Kernels, Kernels],
+    random_tiles: Callable[..., TiledMatrix],
+    seed: int,
+    rows: int,
+    outputs: int,
+    columns: int,
+    bits: int,
+    group_size: int,
+) -> None:
+    one, three = threaded
+    parts = [tiles(random_tiles(seed + i, outputs + 7 * i, columns, bits, group_size)) for i in range(2)]
+    x, _, inverse = inputs(seed, rows, columns, outputs)
+    layer = Linear(parts, inverse=inverse, int8=True)
+    packed = one.linear(x, layer)
+    three.unpack(layer)
+    three.unpack(layer)
+    np.testing.assert_array_equal(three.linear(x, layer), packed)
+    for name in available():  # a layer that one instruction set unpacked, on another
+        np.testing.assert_array_equal(Kernels(1, name).linear(x, layer), packed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(**SIZES)
 def test_every_instruction_set_gives_the_same_integers(
     random_tiles: Callable[..., TiledMatrix],
     seed: int,

@@ -86,6 +86,15 @@ class Kernels:
             self._core.linear(x, layer.native, kind, out)
         return out
 
+    def unpack(self, layer: Linear) -> None:
+        """Keep a layer's tiles unpacked to int8 from now on: up to a tenth faster for 128 rows, and a byte a weight.
+
+        For layers that are used for many rows; for a few rows, reading packed tiles is what counts. Layers with
+        float activations stay as they are, and so do all without the compiled core.
+        """
+        if self._core is not None and layer.int8:
+            self._core.unpack(layer.native)
+
     def quantize(self, x: Floats, inverse: Floats | None = None) -> tuple[npt.NDArray[np.int8], Floats]:
         """int8 values (rows, columns) and scales (rows,), as `linear` quantises its input.
 

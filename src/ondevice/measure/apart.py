@@ -49,7 +49,7 @@ def side_by_side_apart(
     *,
     warmup: int = 3,
     seed: int = 0,
-    pause: float = 0.02,
+    pause: float = 0.1,
     timeout: float = 600,
 ) -> dict[str, Outcome | str]:
     """The outcome of each arm, or why it has none (it did not open, failed, or took over `timeout` seconds once).

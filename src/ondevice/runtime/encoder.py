@@ -104,6 +104,10 @@ class Encoder:
             for number in numbers
         ]
         self.head = _head(tensors, prefix)
+        for layer in self.layers:
+            for part in (*layer.query_key_value, layer.attention_output, layer.widen, layer.output):
+                if isinstance(part, Projection):
+                    part.unpack(kernels)
         self._scratch: dict[str, Floats] = {}
         self._turn = threading.Lock()
 

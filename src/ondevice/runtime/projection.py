@@ -67,6 +67,12 @@ class Projection:
             return kernels.linear(x, self.layer, activation=activation, out=out)
         return self.then.apply(kernels, kernels.linear(x, self.layer), out, activation)
 
+    def unpack(self, kernels: Kernels) -> None:
+        """See `Kernels.unpack`."""
+        kernels.unpack(self.layer)
+        if self.then:
+            self.then.unpack(kernels)
+
 
 def read_projection(tensors: Tensors, name: str) -> Projection:
     """The linear layer of that name: plain, tiled, sparse, or low-rank (NAME.down and NAME.up).
