@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ondevice.cli import app as applications
-from ondevice.cli import bench, devices, doctor, export, fit, run, systems
+from ondevice.cli import bench, data, devices, doctor, export, fit, run, systems, zoo
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,4 +31,6 @@ app.command()(export.export)
 app.command()(doctor.doctor)
 app.add_typer(devices.app, name="devices")
 app.add_typer(systems.app, name="systems")
+app.add_typer(zoo.app, name="zoo")
+app.add_typer(data.app, name="data")
 app.add_typer(applications.app, name="app")
