@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+# Before torch is loaded: its threads sleep while they wait, or two processes on two cores take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
     "Return the absolute value of a number",

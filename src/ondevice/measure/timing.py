@@ -61,6 +61,9 @@ class Figure:
         """One figure from a model."""
         return cls.of([value], unit, "modelled")
 
+    def __str__(self) -> str:
+        return f"{self.median:.3g} {self.unit} ({self.min:.3g} to {self.max:.3g}, n={self.n})"
+
     def to_json(self) -> dict[str, Any]:
         """All fields but the samples."""
         return {name: value for name, value in vars(self).items() if name != "samples"}

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ondevice.errors import BadInput, NotBuilt
+from ondevice.errors import BadInput, MissingExtra, NotBuilt
 from ondevice.measure.compare import Evidence
 from ondevice.measure.here import machine
 
@@ -52,12 +52,13 @@ class System:
 class Scale:
     """How much a proof may spend. repeats: measured runs of each arm. seed: of every random draw."""
 
-    name: Literal["fast", "full"]
+    name: Literal["tiny", "fast", "full"]
     repeats: int
     seed: int = 0
 
 
-FAST, FULL = Scale("fast", repeats=11), Scale("full", repeats=51)
+# tiny: for tests, which judge no time by it.
+TINY, FAST, FULL = Scale("tiny", repeats=3), Scale("fast", repeats=11), Scale("full", repeats=51)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,12 @@ def run(slug: str, scale: Scale = FAST) -> Evidence:
     entry = find(slug)
     if not entry.source.exists():
         raise NotBuilt(f"{slug} is known but not built here; built are: {', '.join(built()) or 'none'}")
-    recipes = vars(importlib.import_module(entry.module)).values()
+    try:
+        recipes = vars(importlib.import_module(entry.module)).values()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ondevice"):
+            raise
+        raise MissingExtra(error.name or "a package", "all", f"to prove {slug}") from error
     recipe = next((it for it in recipes if isinstance(it, Recipe) and it.slug == slug), None)
     if recipe is None:
         raise NotBuilt(f"{entry.module} holds no recipe for {slug}; decorate one with @system({slug!r})")

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ondevice.errors import BadInput
+from ondevice.models.model import Model
 
 
 class LinformerSelfAttention(nn.Module):
@@ -58,3 +59,16 @@ class LinformerSelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return mixed.transpose(1, 2).reshape(batch, length, -1), None
+
+
+def with_linformer(model: Model, projected: int, max_length: int) -> Model:
+    """The model with Linformer's attention in every layer, its projections still to be learned."""
+    found = [name for name, part in model.module.named_modules() if name.endswith("attention.self")]
+    if not found:
+        raise BadInput("the model has no self-attention of the BERT family to replace")
+    return model.with_modules(
+        {
+            name: LinformerSelfAttention(model.module.get_submodule(name), projected, max_length)
+            for name in found
+        }
+    )

@@ -6,277 +6,148 @@ weights; learning from scratch on handwritten digits.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
-from ondevice.data.text import Texts, python_docs
-from ondevice.errors import MissingExtra
+from ondevice.compress.calibration import Calibration
+from ondevice.compress.distill.states import distill
+from ondevice.compress.factorize.lowrank import LowRank
+from ondevice.compress.prune.unstructured import Sparsify
+from ondevice.data.text import python_docs
 from ondevice.measure.compare import Comparison, Evidence, absolute, difference, ratio
 from ondevice.measure.memory import peak_memory_of
 from ondevice.measure.quality.embedding import cosine
 from ondevice.measure.quality.retrieval import reciprocal_rank
 from ondevice.measure.sidebyside import side_by_side
 from ondevice.measure.timing import Figure
+from ondevice.models.load import load
+from ondevice.models.random import BERT_BASE, random_weights
+from ondevice.models.text.linformer import with_linformer
 from ondevice.systems.registry import Scale, system
+from ondevice.train.scratch import learn_digits
+from ondevice.train.step import forward_pass, training_step
 
-BERT_BASE = {"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 2048}
 ARMS = ("dense", "low rank", "linformer")
 RANK = 0.45  # of break-even: with the embeddings, which stay, a little over half of BERT-base's parameters
 PROJECTED = 128  # Linformer's k
-LENGTHS = (64, 128, 256, 512, 1024, 2048)
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+SHARE = {"tiny": 16, "fast": 4, "full": 1}  # one text, and one training length, in so many is used
 RANKS = (0.3, 0.5, 0.7, 0.9)
+Part = tuple[list[Comparison], list[str]]
 
 
 @system("greenformers")
 def prove(scale: Scale) -> Evidence:
     """Speed, memory and cost; quality by rank, against other starts, and after distillation; from scratch."""
-    try:
-        import sklearn  # type: ignore[import-untyped]  # noqa: F401
-        import torch
-    except ImportError as error:
-        raise MissingExtra(error.name or "torch", "demo", "to prove greenformers") from error
-    torch.manual_seed(scale.seed)
     parts = (_cost(scale), _quality(scale), _from_scratch(scale))
-    return Evidence(
-        *(comparison for comparisons, _ in parts for comparison in comparisons),
-        notes=[note for _, notes in parts for note in notes],
-    )
+    comparisons = [each for found, _ in parts for each in found]
+    return Evidence(*comparisons, notes=[note for _, notes in parts for note in notes])
 
 
-def _cost(scale: Scale) -> tuple[list[Comparison], list[str]]:
+def _cost(scale: Scale) -> Part:
     """Parameters, time and memory of the three arms on BERT-base's shape."""
-    modules = {arm: _bert_base(arm) for arm in ARMS}
-    counts = {arm: float(sum(p.numel() for p in modules[arm].parameters())) for arm in ARMS}
-    few = max(3, scale.repeats // 3)
-    reading = {
-        length: side_by_side({arm: partial(_infer, modules[arm], length) for arm in ARMS}, few, warmup=1)
-        for length in LENGTHS
-    }
-    learning = {
-        length: side_by_side({arm: _learner(modules[arm], length) for arm in ARMS}, few, warmup=1)
-        for length in (LENGTHS if scale.name == "full" else (128, 512))
-    }
-    memory = {arm: peak_memory_of(_learn_once, arm, 128) for arm in ARMS}
-    linformer = {n: each["linformer"].median / each["low rank"].median for n, each in reading.items()}
-    long = min((n for n in LENGTHS if n >= 512), key=linformer.__getitem__)
-    short, step = reading[128], learning[128]
-    comparisons = [
-        Comparison("parameters", "", counts["dense"], counts["low rank"], ratio("<=", 0.6), kind="counted"),
-        Comparison("inference, 128 tokens", "s", short["dense"], short["low rank"], ratio("<=", 1 / 1.3)),
-        Comparison("training step, 128 tokens", "s", step["dense"], step["low rank"], ratio("<=", 0.7)),
-        Comparison("peak memory of training", "bytes", memory["dense"], memory["low rank"], ratio("<", 1.0)),
-        *(
-            Comparison(
-                f"linformer against low rank, {n} tokens",
-                "s",
-                reading[n]["low rank"],
-                reading[n]["linformer"],
-                ratio(">=" if n < 256 else "<", 1.0),
-            )
-            for n in (64, 128, long)
-        ),
+    layers = 2 if scale.name == "tiny" else 12
+    modules = {arm: _bert_base(arm, layers) for arm in ARMS}
+    dense, smaller = (float(sum(p.numel() for p in modules[arm].parameters())) for arm in ARMS[:2])
+
+    def by_length(act: Any, lengths: Sequence[int]) -> dict[int, dict[str, Figure]]:
+        few = max(3, scale.repeats // 3)
+        arms = {n: {arm: act(modules[arm], input_ids=_ids(n)) for arm in ARMS} for n in lengths}
+        return {n: side_by_side(each, few, warmup=1) for n, each in arms.items()}
+
+    reading = by_length(forward_pass, LENGTHS[:4] if scale.name == "tiny" else LENGTHS)
+    learning = by_length(training_step, LENGTHS[1 : -1 : SHARE[scale.name] // 2 or 1])
+    memory = {arm: peak_memory_of(_learn_once, arm, layers) for arm in ARMS}
+    gain = {n: each["linformer"].median / each["low rank"].median for n, each in reading.items()}
+    long = min((n for n in reading if n >= 512), key=gain.__getitem__)
+    comparisons = [Comparison("parameters", "", dense, smaller, ratio("<=", 0.6), kind="counted")]
+    for name, unit, of, bar in (
+        ("inference, 128 tokens", "s", reading[128], ratio("<=", 1 / 1.3)),
+        ("training step (so cost and carbon), 128 tokens", "s", learning[128], ratio("<=", 0.7)),
+        ("peak memory of training, 128 tokens", "bytes", memory, ratio("<", 1.0)),
+    ):
+        comparisons.append(Comparison(name, unit, of["dense"], of["low rank"], bar))
+    for n, op in ((64, ">="), (128, ">="), (long, "<")):
+        name, of = f"linformer against low rank, {n} tokens", reading[n]
+        comparisons.append(Comparison(name, "s", of["low rank"], of["linformer"], ratio(op, 1.0)))
+    timed = [(f"inference, {n} tokens", each) for n, each in reading.items()]
+    timed += [(f"training step, {n} tokens", each) for n, each in learning.items()]
+    timed += [("peak memory of training in a fresh process, Python and torch included", memory)]
+    crossing = next((str(n) for n in reading if gain[n] < 1), f"more than {LENGTHS[-1]}")
+    notes = [f"{what}: " + ", ".join(f"{arm} {each[arm]}" for arm in ARMS) for what, each in timed]
+    return comparisons, [
+        *notes,
+        f"linformer (k={PROJECTED}) is first faster than low rank at {crossing} tokens, of those tried; batch 1,"
+        " PyTorch's fused attention",
+        "cost and carbon of a step are in proportion to its time, at equal power, price and grid",
     ]
-    crossing = next((str(n) for n in LENGTHS if linformer[n] < 1), "beyond 2048")
-    notes = [f"inference at {n} tokens: {_milliseconds(each)}" for n, each in reading.items()]
-    notes += [f"training step at {n} tokens: {_milliseconds(each)}" for n, each in learning.items()]
-    notes += [
-        f"linformer (k={PROJECTED}) first faster than low rank at: {crossing} tokens, of those tried; batch 1",
-        "at equal power, price and carbon a joule, a step's cost is in proportion to its time",
-        "peak memory is of a fresh process, Python and torch included: "
-        + ", ".join(f"{arm} {figure.median / 1e6:.0f} MB" for arm, figure in memory.items()),
-    ]
-    return comparisons, notes
 
 
-def _bert_base(arm: str) -> Any:
+def _bert_base(arm: str, layers: int) -> Any:
     """BERT-base's encoder with random weights, dense or with its linear layers or its attention replaced."""
-    import torch
-    from torch import nn
-
-    from ondevice.compress.factorize.lowrank import rank_of
-    from ondevice.layers.factorized import LowRankLinear
-    from ondevice.models.load import skeleton
-    from ondevice.models.model import Model
-    from ondevice.models.tasks import Task
-    from ondevice.models.text.linformer import LinformerSelfAttention
-
-    def pair(name: str, layer: nn.Linear) -> nn.Module:
-        rank = rank_of(layer, RANK) or 1
-        down = nn.Linear(layer.in_features, rank, bias=False, device="meta")
-        return LowRankLinear(down, nn.Linear(rank, layer.out_features, device="meta"))
-
-    task = Task("embedding")
-    model = Model(skeleton(BERT_BASE, task), None, task)
-    module: Any = model.replace(nn.Linear, by=pair).module if arm == "low rank" else model.module
-    if arm == "linformer":
-        for layer in module.encoder.layer:
-            layer.attention.self = LinformerSelfAttention(layer.attention.self, PROJECTED, max(LENGTHS))
-    for name, parameter in list(module.named_parameters()):
-        parent, _, leaf = name.rpartition(".")
-        values = torch.empty(parameter.shape).normal_(1.0 if "LayerNorm.weight" in name else 0.0, 0.02)
-        setattr(module.get_submodule(parent), leaf, nn.Parameter(values))
-    return module.eval()  # no dropout: the same work in both directions
+    model = random_weights(BERT_BASE | {"num_hidden_layers": layers, "max_position_embeddings": max(LENGTHS)})
+    if arm == "low rank":
+        model = LowRank(RANK, solver="random").apply(model)
+    elif arm == "linformer":
+        torch.manual_seed(0)
+        model = with_linformer(model, PROJECTED, max(LENGTHS))
+    return model.module.requires_grad_(True)  # in eval mode, so without dropout: all arms do the same work
 
 
-def _infer(module: Any, length: int) -> None:
-    import torch
-
-    with torch.inference_mode():
-        module(input_ids=torch.arange(1000, 1000 + length)[None])
+def _ids(length: int) -> torch.Tensor:
+    return torch.arange(1000, 1000 + length)[None]
 
 
-def _learner(module: Any, length: int) -> Callable[[], None]:
-    """One step of AdamW on one sequence."""
-    import torch
-
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
-    ids = torch.arange(1000, 1000 + length)[None]
-
-    def step() -> None:
-        module(input_ids=ids).last_hidden_state.square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+def _learn_once(arm: str, layers: int) -> None:
+    training_step(_bert_base(arm, layers), input_ids=_ids(128))()
 
 
-def _learn_once(arm: str, length: int) -> None:
-    _learner(_bert_base(arm), length)()
-
-
-def _quality(scale: Scale) -> tuple[list[Comparison], list[str]]:
+def _quality(scale: Scale) -> Part:
     """MiniLM factorised at several ranks, set against other starts of as many weights, and distilled."""
-    from ondevice.compress.calibration import Calibration
-    from ondevice.compress.distill.states import distill
-    from ondevice.compress.factorize.lowrank import LowRank
-    from ondevice.compress.prune.unstructured import Sparsify
-    from ondevice.models.load import load
-
-    model, corpus = load("minilm"), python_docs()
-    test = corpus.test.take(range(len(corpus.test) if scale.name == "full" else 300))
-    calibration = Calibration(corpus.calibration.texts[:: 2 if scale.name == "full" else 8])
-    original = model.predict(test.texts)
-    plain = LowRank(0.5, whiten=False).apply(model)
-    words = [" ".join(text.split()[:16]) for text in corpus.calibration.texts]
-    taught = distill(
-        plain, model, words, epochs=4 if scale.name == "full" else 1, learning_rate=1e-3, seed=scale.seed
-    )
-    arms = {f"svd {rank}": LowRank(rank).apply(model, calibration) for rank in RANKS}
+    model, corpus, share = load("minilm"), python_docs(), SHARE[scale.name]
+    test = corpus.test.take(range(0, len(corpus.test), share))
+    calibration = Calibration(corpus.calibration.texts[:: 2 * share])
+    words = [" ".join(text.split()[:16]) for text in corpus.calibration.texts[:: share // 4 or 1]]
+    arms = {"original": model, "random 0.5": LowRank(0.5, solver="random", seed=scale.seed).apply(model)}
+    arms |= {f"svd {rank}": LowRank(rank).apply(model, calibration) for rank in RANKS}
     arms |= {f"magnitude {rank}": Sparsify(1 - rank, "magnitude").apply(model) for rank in RANKS}
-    arms["random 0.5"] = LowRank(0.5, solver="random", seed=scale.seed).apply(model)
-    arms |= {"unwhitened svd 0.5": plain, "unwhitened svd 0.5, distilled": taught}
-    scores = {arm: _scores(original, each.predict(test.texts), test) for arm, each in arms.items()}
-    near = {arm: score[0] for arm, score in scores.items()}
-    found = {arm: score[1] for arm, score in scores.items()}
-    comparisons = [
-        Comparison(f"{metric}, rank {low} to {high}", "", of[f"svd {low}"], of[f"svd {high}"], bar)
-        for low, high in pairwise(RANKS)
-        for metric, of, bar in (
-            ("cosine", near, difference(">", 0.0)),
-            ("MRR@10", found, difference(">=", 0.0)),
-        )
+    arms["plain svd 0.5"] = plain = LowRank(0.5, whiten=False).apply(model)
+    epochs = 4 if scale.name == "full" else 1
+    arms["distilled"] = distill(plain, model, words, epochs=epochs, learning_rate=1e-3, seed=scale.seed)
+    outputs = {arm: each.predict(test.texts) for arm, each in arms.items()}
+    near = {arm: float(cosine(outputs["original"], output).mean()) for arm, output in outputs.items()}
+    pairs = {arm: np.split(output, 2) for arm, output in outputs.items()}
+    found = {arm: float(reciprocal_rank(q @ p.T).mean()) for arm, (q, p) in pairs.items()}
+    comparisons = []
+    for low, high in pairwise(RANKS):
+        for metric, of, op in (("cosine", near, ">"), ("MRR@10", found, ">=")):
+            name, bar = f"{metric}, rank {low} to {high}", difference(op, 0.0)
+            comparisons.append(Comparison(name, "", of[f"svd {low}"], of[f"svd {high}"], bar))
+    far, bar = near["random 0.5"], difference(">=", 0.3)
+    comparisons.append(Comparison("cosine, SVD against random halves", "", far, near["svd 0.5"], bar))
+    regained = (near["distilled"] - near["plain svd 0.5"]) / (1 - near["plain svd 0.5"])
+    name = "share of the loss of plain SVD that distillation regains"
+    comparisons.append(Comparison(name, "", None, regained, absolute(">=", 0.5)))
+    return comparisons, [
+        f"minilm, {arm}: cosine {near[arm]:.4f}, MRR@10 {found[arm]:.4f}, {len(test)} pairs" for arm in arms
     ]
-    before, after = near["unwhitened svd 0.5"], near["unwhitened svd 0.5, distilled"]
-    comparisons += [
-        Comparison("cosine, SVD against random halves", "", near["random 0.5"], near["svd 0.5"],
-                   difference(">=", 0.3)),
-        Comparison("share of the loss that distillation regains", "", None, (after - before) / (1 - before),
-                   absolute(">=", 0.5)),
-    ]  # fmt: skip
-    mrr = _scores(original, original, test)[1]
-    notes = [f"minilm, original: MRR@10 {mrr:.4f}, {len(test)} pairs of {test.name}, {test.version}"]
-    notes += [f"minilm, {arm}: cosine {near[arm]:.4f}, MRR@10 {found[arm]:.4f}" for arm in scores]
-    return comparisons, notes
 
 
-def _scores(original: Any, fitted: Any, test: Texts) -> tuple[float, float]:
-    """(mean cosine to the original embeddings, MRR@10) of a retrieval set: its queries, then its passages."""
-    queries, passages = np.split(fitted, 2)
-    return float(cosine(original, fitted).mean()), float(reciprocal_rank(queries @ passages.T).mean())
+def _from_scratch(scale: Scale) -> Part:
+    """A small encoder trained dense and low-rank from random weights alike."""
 
+    def thin(model: Any, seed: int) -> Any:
+        return LowRank(0.45, layers="encoder.*", solver="random", seed=seed).apply(model)
 
-def _from_scratch(scale: Scale) -> tuple[list[Comparison], list[str]]:
-    """A small encoder that reads digits row by row, trained dense and low-rank from random weights alike."""
-    import torch
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
-    from torch import nn
-    from transformers import BertConfig, BertForSequenceClassification
-
-    from ondevice.compress.factorize.lowrank import LowRank
-    from ondevice.models.model import Model
-    from ondevice.models.tasks import Task
-
-    images, labels = load_digits(return_X_y=True)
-    accuracy: dict[str, list[float]] = {"dense": [], "low rank": []}
-    counts: dict[str, float] = {}
-    for seed in range(scale.seed, scale.seed + (5 if scale.name == "full" else 3)):
-        train_x, test_x, train_y, test_y = (
-            torch.from_numpy(part)
-            for part in train_test_split(
-                (images / 8 - 1).reshape(-1, 8, 8).astype(np.float32), labels, test_size=0.25,
-                stratify=labels, random_state=seed,
-            )
-        )  # fmt: skip
-        torch.manual_seed(seed)
-        config = BertConfig(
-            vocab_size=1, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
-            max_position_embeddings=8, num_labels=10,
-        )  # fmt: skip
-        net = nn.ModuleDict({"rows": nn.Linear(8, 64), "encoder": BertForSequenceClassification(config)})
-        dense = Model(net.eval(), None, Task("classification"))
-        smaller = LowRank(0.45, layers="encoder.*", solver="random", seed=seed).apply(dense)
-        for arm, model in (("dense", dense), ("low rank", smaller)):
-            counts[arm], learned = _learn_digits(model, train_x, train_y, seed)
-            accuracy[arm].append(float((learned(test_x) == test_y).float().mean()))
-    figures = {arm: Figure.of(values, "") for arm, values in accuracy.items()}
+    seeds = range(scale.seed, scale.seed + (5 if scale.name == "full" else scale.repeats // 3))
+    dense, smaller = learn_digits(lambda model, seed: model, seeds), learn_digits(thin, seeds)
+    sizes = float(dense.parameters), float(smaller.parameters)
+    before, after = Figure.of(dense.accuracies, ""), Figure.of(smaller.accuracies, "")
     return [
-        Comparison("digits: parameters", "", counts["dense"], counts["low rank"], ratio("<=", 0.5),
-                   kind="counted"),
-        Comparison("digits: accuracy from scratch", "", figures["dense"], figures["low rank"],
-                   difference(">=", -0.01)),
-    ], []  # fmt: skip
-
-
-def _learn_digits(model: Any, images: Any, labels: Any, seed: int) -> tuple[float, Callable[[Any], Any]]:
-    """(parameters, the classifier that a copy of the model becomes)."""
-    import torch
-    from torch.nn import functional
-
-    from ondevice.train.loop import descend
-
-    module = copy.deepcopy(model.module).requires_grad_(True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so small a network gains nothing by more
-
-    def logits(x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = module["encoder"](inputs_embeds=module["rows"](x)).logits
-        return result
-
-    def loss(rows: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(logits(images[rows]), labels[rows])
-
-    batches = torch.arange(len(images)).tensor_split(len(images) // 32)
-    descend(module.parameters(), loss, batches, epochs=20, learning_rate=2e-3, weight_decay=0.01, seed=seed)
-    torch.set_num_threads(threads)
-
-    def classify(x: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return logits(x).argmax(dim=1)
-
-    return float(sum(parameter.numel() for parameter in module.parameters())), classify
-
-
-def _milliseconds(arms: dict[str, Figure]) -> str:
-    return (
-        ", ".join(
-            f"{arm} {1e3 * figure.median:.0f} ms ({1e3 * figure.min:.0f} to {1e3 * figure.max:.0f})"
-            for arm, figure in arms.items()
-        )
-        + f", n={next(iter(arms.values())).n}"
-    )
+        Comparison("digits: parameters", "", sizes[0], sizes[1], ratio("<=", 0.5), kind="counted"),
+        Comparison("digits: accuracy from scratch", "", before, after, difference(">=", -0.01)),
+    ], []
