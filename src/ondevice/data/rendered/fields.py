@@ -18,7 +18,7 @@ def grid(height: int, width: int) -> tuple[Field, Field]:
 
 
 def smooth(random: np.random.Generator, height: int, width: int, size: float) -> Field:
-    """Noise with bumps of about `size` pixels, mean near 0 and deviation near 1."""
+    """Noise with bumps of about `size` pixels, mean near 0 and deviation near 0.7."""
     values = random.standard_normal((int(height / size) + 5, int(width / size) + 5))
     for count, shift in zip(
         (height, width), random.random(2)
@@ -29,7 +29,7 @@ def smooth(random: np.random.Generator, height: int, width: int, size: float) ->
 
 
 def fractal(random: np.random.Generator, height: int, width: int, size: float, octaves: int = 4) -> Field:
-    """Smooth noise of `size` and, at half the height each, of half the size and so on; deviation near 1."""
+    """Smooth noise of `size` and, at half the height each, of half the size and so on; deviation near 0.7."""
     total, power = np.zeros((height, width)), 0.0
     for octave in range(octaves):
         if size / 2**octave < 1.0:
