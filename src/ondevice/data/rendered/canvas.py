@@ -200,3 +200,19 @@ def outlined(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], colour
     grown[:, 1:] |= mask[:, :-1]
     grown[:, :-1] |= mask[:, 1:]
     picture[grown & ~mask] = colour
+
+
+def enlarged(picture: npt.NDArray[np.uint8], times: int) -> npt.NDArray[np.uint8]:
+    """Every pixel as a square of `times` pixels."""
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def titled(picture: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8]:
+    """The picture with a line of text below it."""
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError as error:
+        raise MissingExtra("pillow", "data", "to draw pictures") from error
+    strip = Image.new("RGB", (picture.shape[1], 16), "white")
+    ImageDraw.Draw(strip).text((2, 2), text, "black")
+    return np.concatenate([picture, np.asarray(strip, np.uint8)])
