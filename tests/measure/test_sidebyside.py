@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -81,3 +86,31 @@ def test_bad_input() -> None:
         paired_bootstrap([1.0, float("nan")], [1.0, 2.0], lambda x, y: 0.0)
     with pytest.raises(BadInput, match="cannot set"):
         verdict(Figure.of([1.0], "s"), Figure.modelled(1.0, "s"))
+
+
+def cached_share(path: Path) -> float:
+    """Of a file's pages, by mincore(2)."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        pages = -(-len(mapped) // mmap.PAGESIZE)
+        present = (ctypes.c_ubyte * pages)()
+        address = np.frombuffer(mapped, np.uint8).ctypes.data
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), present) == 0
+        return sum(page & 1 for page in present) / pages
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="posix_fadvise is of Linux")
+def test_cold_files_are_read_from_the_disk(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(8 << 20))
+    shares = []
+
+    def read() -> None:
+        shares.append(cached_share(file))
+        file.read_bytes()
+
+    side_by_side({"read": read}, 3, warmup=1)
+    assert min(shares) > 0.9
+    shares.clear()
+    side_by_side({"read": read}, 3, warmup=0, cold=[file])
+    assert max(shares) < 0.5

@@ -7,7 +7,9 @@ Source of the interval: Efron and Tibshirani, "An Introduction to the Bootstrap"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,13 +23,20 @@ TIE = 0.2  # differences below this share are ties unless the interval says othe
 
 
 def side_by_side(
-    arms: Mapping[str, Callable[[], object]], repeats: int = 31, *, warmup: int = 3, seed: int = 0
+    arms: Mapping[str, Callable[[], object]],
+    repeats: int = 31,
+    *,
+    warmup: int = 3,
+    seed: int = 0,
+    cold: Iterable[str | Path] = (),
 ) -> dict[str, Figure]:
     """Seconds of one call of each arm, measured in rounds.
 
     Every round calls every arm once, in an order drawn anew by `seed`, so that a slow moment of the machine
-    meets all arms alike. `samples[i]` of every figure is round i.
+    meets all arms alike. `samples[i]` of every figure is round i. cold: files that the system forgets before
+    each measured call, see `drop_cached`.
     """
+    files = list(cold)
     if not arms or repeats < 1 or warmup < 0:
         raise BadInput("side_by_side needs an arm, one repeat or more, and no negative warmup")
     for arm in arms.values():
@@ -37,8 +46,25 @@ def side_by_side(
     samples: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         for index in random.permutation(len(names)):
+            drop_cached(files)
             samples[names[index]].append(seconds(arms[names[index]]))
     return {name: Figure.of(values, "s") for name, values in samples.items()}
+
+
+def drop_cached(files: Iterable[str | Path]) -> None:
+    """Have the system forget the cached pages of files, so that the next read comes from the disk.
+
+    Pages that a process has mapped stay. Raises BadInput where the system cannot do it (macOS, Windows).
+    """
+    for file in files:
+        if not hasattr(os, "posix_fadvise"):
+            raise BadInput("this system cannot drop a file's cached pages; measure cold reads on Linux")
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # pages that are still to be written cannot be dropped
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def paired_bootstrap(
