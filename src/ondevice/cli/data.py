@@ -36,7 +36,7 @@ def listing(as_json: AsJson = False) -> None:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A data set's name.")],
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path("sheet.png"),
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
     count: Annotated[int, typer.Option(help="How many samples.")] = 24,
     seed: Annotated[int, typer.Option(help="Others for every seed.")] = 0,

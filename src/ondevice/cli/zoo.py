@@ -56,11 +56,9 @@ def show(name: Annotated[str, typer.Argument(help="A model's name.")], as_json: 
     """What a finished model is, what it learned from and what it reaches."""
     import json
 
-    from ondevice.models.zoo import open_zoo
+    from ondevice.verbs.zoo import zoo_show
 
-    model = open_zoo(name)
-    count = sum(parameter.numel() for parameter in model.module.parameters())
-    document = {"folder": str(model.folder), "parameters": count, "config": model.config} | model.record
+    document = zoo_show(name)
     if as_json:
         print_json(document)
         return

@@ -39,7 +39,7 @@ def data() -> list[tuple[catalog.Entry, bool]]:
 def show(
     name: str, out: str | Path, *, split: str = "train", count: int = 24, columns: int = 6, seed: int = 0
 ) -> Shown:
-    """Draw samples of a set on one PNG sheet; of sounds, the first few beside it as WAV files.
+    """Draw samples of a set on one sheet; of sounds, the first few beside it as WAV files.
 
     Raises BadInput for an unknown set, NotBuilt for one that is not there yet.
     """
@@ -48,8 +48,8 @@ def show(
     except ImportError as error:
         raise MissingExtra("pillow", "data", "to draw a sheet") from error
     out = Path(out)
-    if out.suffix.lower() != ".png":
-        raise BadInput(f"{out} is not a PNG file; give a name that ends in .png")
+    if out.suffix.lower() not in (".png", ".jpg", ".webp"):
+        raise BadInput(f"{out} is not the name of a picture; let it end in .png, .jpg or .webp")
     if count < 1 or columns < 1:
         raise BadInput(f"a sheet of {count} samples in {columns} columns is empty; give 1 or more of each")
     maker: Any = catalog.find(name).maker()

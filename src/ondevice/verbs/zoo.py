@@ -71,6 +71,17 @@ def zoo_build(
     return recipes.build(name, scale, seed=seed, out=Path(out) if out else None, progress=progress)
 
 
+def zoo_show(name: str) -> dict[str, Any]:
+    """What a finished model is: its `zoo.json`, configuration, number of parameters, folder.
+
+    Raises NotBuilt where it is not there, BadArtifact where it is damaged.
+    """
+    model = _models().open_zoo(name)
+    count = sum(parameter.numel() for parameter in model.module.parameters())
+    record: dict[str, Any] = {"folder": str(model.folder), "parameters": count, "config": model.config}
+    return record | model.record
+
+
 def _models() -> Any:
     try:
         from ondevice.models import zoo as models
