@@ -78,8 +78,7 @@ def zoo_show(name: str) -> dict[str, Any]:
     """
     model = _models().open_zoo(name)
     count = sum(parameter.numel() for parameter in model.module.parameters())
-    record: dict[str, Any] = {"folder": str(model.folder), "parameters": count, "config": model.config}
-    return record | model.record
+    return {"folder": str(model.folder), "parameters": count, "config": model.config, **model.record}
 
 
 def _models() -> Any:
