@@ -16,7 +16,7 @@ def shots() -> raw.DataSet:
 
 
 def expected_mosaic(samples: raw.DataSet, row: int) -> np.ndarray:
-    """The signal behind the noise, in units of full scale: the picture taken back to the sensor, one pixel at a time."""
+    """The signal behind the noise, in units of full scale: the picture back at the sensor, pixel by pixel."""
     picture = samples["images"][row] / 255
     linear = np.where(picture <= 0.04045, picture / 12.92, ((picture + 0.055) / 1.055) ** 2.4)
     matrix, balance = samples["matrix"][row].astype(float), samples["balance"][row].astype(float)
