@@ -7,6 +7,7 @@
 #define VB 32
 #define TILE_PANELS 1
 #define INT_ROWS 4
+#define FEW_ROWS 4
 #define FLOAT_ROWS 6
 #define FLOAT_VECTORS 2
 #define WEIGHT_OFFSET 0
@@ -40,6 +41,7 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 
 #include "vector.inl"
 #include "linear.inl"
+#include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
 #include "table.inl"

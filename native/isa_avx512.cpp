@@ -9,6 +9,7 @@
 #define VB 64
 #define TILE_PANELS 3
 #define INT_ROWS 8
+#define FEW_ROWS 8
 #define FLOAT_ROWS 8
 #define FLOAT_VECTORS 3
 #define WEIGHT_OFFSET 128
@@ -49,6 +50,7 @@ static inline __attribute__((always_inline)) vi dot(vi acc, vb weights, vi activ
 
 #include "vector.inl"
 #include "linear.inl"
+#include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
 #include "attention_bf16.inl"

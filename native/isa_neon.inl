@@ -5,6 +5,7 @@
 #define VB 16
 #define TILE_PANELS 1
 #define INT_ROWS 4
+#define FEW_ROWS 4
 #define FLOAT_ROWS 6
 #define FLOAT_VECTORS 4
 #define WEIGHT_OFFSET 0
@@ -37,6 +38,7 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 
 #include "vector.inl"
 #include "linear.inl"
+#include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
 #include "table.inl"

@@ -17,6 +17,7 @@ float half_to_float(uint16_t half) {
 #define VB 16
 #define TILE_PANELS 1
 #define INT_ROWS 2
+#define FEW_ROWS 4
 #define FLOAT_ROWS 2
 #define FLOAT_VECTORS 4
 #define WEIGHT_OFFSET 0
@@ -55,6 +56,7 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 
 #include "vector.inl"
 #include "linear.inl"
+#include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
 #include "table.inl"

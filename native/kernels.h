@@ -57,6 +57,14 @@ struct KernelTable {
     void (*linear_int8)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const uint8_t* unpacked,
                         const uint8_t* quantized, ptrdiff_t quantized_stride, ptrdiff_t rows, const float* bias,
                         Activation activation, float* out, ptrdiff_t out_stride);
+    // The same for at most few_rows rows, from the tiles as they are stored. half_sums: for each of these rows and
+    // each group, the sum of its activations times 2^(bits - 1), or 0 for 8 bits where weight_offset is 0;
+    // few_rows * groups of them, those of the last row again for rows that are not there.
+    ptrdiff_t few_rows;
+    int weight_offset;
+    void (*linear_few)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const uint8_t* quantized,
+                       ptrdiff_t quantized_stride, const int32_t* half_sums, ptrdiff_t rows, const float* bias,
+                       Activation activation, float* out, ptrdiff_t out_stride);
     void (*linear_float)(const Weights* weights, ptrdiff_t first_panel, ptrdiff_t panels, const float* x,
                          ptrdiff_t stride, ptrdiff_t rows, const float* inverse, const float* bias,
                          Activation activation, float* out, ptrdiff_t out_stride, void* scratch);

@@ -21,29 +21,42 @@ INLINE vb field(vb v, int shift, int width) { return (vb)((vh)v >> (uint16_t)shi
 enum { PREFETCH = 4096 };  // bytes ahead of the codes being unpacked
 enum { QUAD = 64, SUB = QUAD / VB };  // bytes of 4 columns of a panel; vectors in them
 
-// 32 columns of a panel: eight quads from each plane, of width 4, 2 and 1 (or 8).
+// The codes of 32 columns of a panel: eight quads from each plane, of width 4, 2 and 1 (or 8).
 template <int BITS>
-INLINE void unpack_block(const uint8_t* plane, ptrdiff_t plane_columns, ptrdiff_t column, const vb (&m)[SUB],
+struct Planes {
+    const uint8_t *four, *two, *one;
+
+    INLINE_MEMBER Planes(const uint8_t* codes, ptrdiff_t group_size, ptrdiff_t column)
+        : four(codes + column * (BITS == 8 ? 16 : 8)),
+          two(codes + (BITS & 4 ? group_size * 8 : 0) + column * 4),
+          one(codes + group_size * ((BITS & 4 ? 8 : 0) + (BITS & 2 ? 4 : 0)) + column * 2) {}
+
+    // Part s of quad i.
+    INLINE_MEMBER vb quad(int i, int s) const {
+        vb u = vb{};
+        if (BITS == 8) u = load_bytes(four + i * QUAD + s * VB);
+        if (BITS & 4) u = field(load_bytes(four + i / 2 * QUAD + s * VB), i % 2 * 4, 4);
+        if (BITS & 2) {
+            vb bits = field(load_bytes(two + i / 4 * QUAD + s * VB), i % 4 * 2, 2);
+            u |= (vb)((vh)bits << (uint16_t)(BITS & 4));
+        }
+        if (BITS & 1) {
+            vb bits = field(load_bytes(one + s * VB), i, 1);
+            u |= (vb)((vh)bits << (uint16_t)(BITS & 6));
+        }
+        return u;
+    }
+};
+
+template <int BITS>
+INLINE void unpack_block(const uint8_t* codes, ptrdiff_t group_size, ptrdiff_t column, const vb (&m)[SUB],
                          const vb (&shift)[SUB], uint8_t* out) {
-    const uint8_t* four = plane + column * (BITS == 8 ? 16 : 8);
-    const uint8_t* two = plane + (BITS & 4 ? plane_columns * 8 : 0) + column * 4;
-    const uint8_t* one = plane + plane_columns * ((BITS & 4 ? 8 : 0) + (BITS & 2 ? 4 : 0)) + column * 2;
+    const Planes<BITS> planes(codes, group_size, column);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i)
 #pragma GCC unroll 4
         for (int s = 0; s < SUB; ++s) {
-            vb u = vb{};
-            if (BITS == 8) u = load_bytes(four + i * QUAD + s * VB);
-            if (BITS & 4) u = field(load_bytes(four + i / 2 * QUAD + s * VB), i % 2 * 4, 4);
-            if (BITS & 2) {
-                vb bits = field(load_bytes(two + i / 4 * QUAD + s * VB), i % 4 * 2, 2);
-                u |= (vb)((vh)bits << (uint16_t)(BITS & 4));
-            }
-            if (BITS & 1) {
-                vb bits = field(load_bytes(one + s * VB), i, 1);
-                u |= (vb)((vh)bits << (uint16_t)(BITS & 6));
-            }
-            u = multiply_bytes(u, m[s]) - shift[s];
+            vb u = multiply_bytes(planes.quad(i, s), m[s]) - shift[s];
             __builtin_memcpy(out + i * QUAD + s * VB, &u, VB);
         }
 }

@@ -170,6 +170,50 @@ void unpack(Pool& pool, const KernelTable& k, const Weights& w, uint8_t* out) {
     });
 }
 
+namespace {
+
+// See KernelTable::linear_few. Rows beyond `rows` are the last again.
+void sum_groups(const KernelTable& k, const Weights& w, const uint8_t* quantized, ptrdiff_t stride, ptrdiff_t rows,
+                int32_t* out) {
+    const int half = w.bits == 8 && k.weight_offset == 0 ? 0 : 1 << (w.bits - 1);
+    for (ptrdiff_t r = 0; r < k.few_rows; ++r) {
+        const int8_t* row = reinterpret_cast<const int8_t*>(quantized + std::min(r, rows - 1) * stride);
+        for (ptrdiff_t g = 0; g < w.groups; ++g) {
+            const ptrdiff_t end = std::min((g + 1) * w.group_size, w.columns);
+            int32_t sum = 0;
+            for (ptrdiff_t c = g * w.group_size; c < end; ++c) sum += row[c];
+            *out++ = half * sum;
+        }
+    }
+}
+
+// At most few_rows rows: the time is that of reading the tiles once.
+void linear_few(Pool& pool, const KernelTable& k, const uint8_t* quantized, ptrdiff_t stride, ptrdiff_t rows,
+                const std::vector<Output>& outputs, Activation activation, int32_t* half_sums) {
+    struct Part {
+        const Output* output;
+        const int32_t* half_sums;
+        ptrdiff_t first, panels;
+    };
+    std::vector<Part> parts;
+    ptrdiff_t all = 0;
+    for (const Output& o : outputs) all += divide_up(o.weights->rows, PANEL);
+    const ptrdiff_t size = std::max<ptrdiff_t>(1, all / (8 * pool.threads()));
+    for (const Output& o : outputs) {
+        sum_groups(k, *o.weights, quantized, stride, rows, half_sums);
+        const ptrdiff_t panels = divide_up(o.weights->rows, PANEL);
+        for (ptrdiff_t p = 0; p < panels; p += size) parts.push_back({&o, half_sums, p, std::min(size, panels - p)});
+        half_sums += k.few_rows * o.weights->groups;
+    }
+    pool.run((ptrdiff_t)parts.size(), [&](ptrdiff_t chunk, int) {
+        const Part& part = parts[chunk];
+        k.linear_few(part.output->weights, part.first, part.panels, quantized, stride, part.half_sums, rows,
+                     part.output->bias, activation, part.output->out, part.output->stride);
+    });
+}
+
+}  // namespace
+
 void linear(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns,
             const float* inverse, const std::vector<Output>& outputs, bool int8, Activation activation) {
     struct Tile {
@@ -187,8 +231,15 @@ void linear(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, pt
     const ptrdiff_t stride = row_bytes(columns);
     uint8_t* quantized = nullptr;
     if (int8) {
-        quantized = static_cast<uint8_t*>(pool.scratch(pool.threads(), (size_t)(rows * stride)));
+        ptrdiff_t groups = 0;
+        for (const Output& o : outputs) groups += o.weights->groups;
+        const size_t sums = (size_t)(k.few_rows * groups) * sizeof(int32_t);
+        uint8_t* shared = static_cast<uint8_t*>(pool.scratch(pool.threads(), sums + (size_t)(rows * stride) + 64));
+        quantized = shared + (sums + 63) / 64 * 64;
         quantize(pool, k, x, rows, columns, inverse, quantized);
+        if (rows <= k.few_rows)
+            return linear_few(pool, k, quantized, stride, rows, outputs, activation,
+                              reinterpret_cast<int32_t*>(shared));
     }
     // Where a matrix has too few tiles to keep all threads busy, rows are divided as well.
     const ptrdiff_t wanted = divide_up(4 * pool.threads(), (ptrdiff_t)tiles.size());
