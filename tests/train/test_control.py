@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ondevice.errors import BadInput
-from ondevice.train.control import frozen_random_accuracy, linear_accuracy
+from ondevice.train.control import frozen_random_accuracy, frozen_random_segmentation, linear_accuracy
 
 
 def network() -> nn.Module:
@@ -45,6 +45,16 @@ def test_the_networks_own_weights_do_not_count_and_stay_as_they_are() -> None:
 def test_maps_are_pooled() -> None:
     train, test = bright_or_dark(60, 0), bright_or_dark(60, 1)
     assert frozen_random_accuracy(nn.Conv2d(1, 4, 3), train, test, classes=2, seed=0) > 0.9
+
+
+def test_pixels_that_need_no_learning_are_found() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 2, 1))
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(0, 2, (6, 12, 12), generator=generator)
+    inputs = torch.randn(6, 1, 12, 12, generator=generator) * 0.1 + masks[:, None]
+    found = frozen_random_segmentation(module, (inputs[:3], masks[:3]), inputs[3:], seed=0)
+    assert found.shape == (3, 12, 12)
+    assert float((found == masks[3:].numpy()).mean()) > 0.95
 
 
 def test_the_penalty_is_chosen_so_that_noise_in_many_features_does_no_harm() -> None:

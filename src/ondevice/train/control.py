@@ -7,6 +7,7 @@ trained network says nothing of learning.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from ondevice.errors import BadInput, MissingExtra
 
 Examples = tuple[torch.Tensor, torch.Tensor]
 _BATCH = 64
+_PIXELS = 20_000
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # inverse regularisation, from hardly any freedom to much
 
 
@@ -58,6 +60,31 @@ def linear_accuracy(
     cross-validation in three parts. Raises BadInput where a class has fewer than three training rows,
     MissingExtra without scikit-learn.
     """
+    return float(_linear_head(features, labels, seed).score(test_features, test_labels))
+
+
+def frozen_random_segmentation(
+    module: nn.Module, train: Examples, test: torch.Tensor, *, seed: int
+) -> npt.NDArray[np.int64]:
+    """The class of each pixel of `test` (n, channels, h, w) by a linear head on frozen random features; (n, h, w).
+
+    module: a network whose last `nn.Conv2d` is its head; as in `frozen_random_accuracy` a copy gets fresh weights.
+    train: (inputs, masks int64 (n, h, w)); the head learns from 20,000 of its pixels, drawn by `seed`.
+    """
+    network = _fresh(module, train[0], seed)
+    features = _features(network, train[0], nn.Conv2d, pooled=False)
+    chosen = np.random.default_rng(seed).choice(
+        train[1].numel(), min(_PIXELS, train[1].numel()), replace=False
+    )
+    width = features.shape[1]
+    head = _linear_head(
+        features.transpose(0, 2, 3, 1).reshape(-1, width)[chosen], train[1].flatten().numpy()[chosen], seed
+    )
+    judged = _features(network, test, nn.Conv2d, pooled=False).transpose(0, 2, 3, 1)
+    return np.asarray(head.predict(judged.reshape(-1, width)), np.int64).reshape(judged.shape[:3])
+
+
+def _linear_head(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], seed: int) -> Any:
     try:
         from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
         from sklearn.model_selection import GridSearchCV, StratifiedKFold  # type: ignore[import-untyped]
@@ -73,8 +100,7 @@ def linear_accuracy(
         {"logisticregression__C": _STRENGTHS},
         cv=StratifiedKFold(3, shuffle=True, random_state=seed),
     )
-    search.fit(features, labels)
-    return float(search.score(test_features, test_labels))
+    return search.fit(features, labels)
 
 
 def _fresh(module: nn.Module, inputs: torch.Tensor, seed: int) -> nn.Module:
@@ -98,8 +124,11 @@ def _fresh(module: nn.Module, inputs: torch.Tensor, seed: int) -> nn.Module:
     return network.eval()
 
 
-def _features(network: nn.Module, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
-    heads = [part for part in network.modules() if isinstance(part, nn.Linear)]
+def _features(
+    network: nn.Module, inputs: torch.Tensor, head: type[nn.Module] = nn.Linear, *, pooled: bool = True
+) -> npt.NDArray[np.float32]:
+    """What reaches the last part of that type."""
+    heads = [part for part in network.modules() if isinstance(part, head)]
     caught: list[torch.Tensor] = []
     hook = (
         heads[-1].register_forward_pre_hook(lambda _, given: caught.append(given[0]))
@@ -112,7 +141,7 @@ def _features(network: nn.Module, inputs: torch.Tensor) -> npt.NDArray[np.float3
                 network(batch)
     finally:
         hook.remove()
-    return torch.cat([_pooled(each) for each in caught]).numpy()
+    return torch.cat([_pooled(each) if pooled else each for each in caught]).numpy()
 
 
 def _pooled(features: torch.Tensor) -> torch.Tensor:
