@@ -28,6 +28,8 @@ if command -v dpkg-query >/dev/null; then
     command -v c++ >/dev/null || debian g++
     # For the tests: an emulator and compiler for NEON, a browser and a JavaScript engine for the exported page.
     debian qemu-user g++-aarch64-linux-gnu chromium
+    # Speaks the sets of spoken data.
+    debian libespeak-ng1 espeak-ng-data
     command -v node >/dev/null || debian nodejs
     command -v npm >/dev/null || debian npm
 fi
