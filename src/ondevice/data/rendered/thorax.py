@@ -88,13 +88,14 @@ class Thorax:
         self.y = 0.5 - u * np.sin(turn) + v * np.cos(turn)
         self.pose = (x0, y0, turn, zoom)
         breath = random.normal(0, 0.012)
-        self.domes = [body.dome + breath - 0.018, body.dome + breath + 0.008]  # the liver lifts the right one
+        # the liver lifts the right dome
+        self.domes = [body.dome + breath + random.normal(mean, 0.010) for mean in (-0.018, 0.008)]
         self.collapse = int(random.integers(2))
         self.wet = np.zeros((side, side))  # how much of a pixel an effusion fills
         if findings[ATELECTASIS]:
-            self.domes[self.collapse] -= random.uniform(0.05, 0.085)
+            self.domes[self.collapse] -= random.uniform(0.015, 0.06)
         self.heart_size = body.heart * (
-            random.uniform(1.24, 1.46) if findings[HEART] else random.uniform(0.95, 1.08)
+            random.uniform(1.17, 1.42) if findings[HEART] else random.uniform(0.95, 1.08)
         )
         self.lungs = [self._lung(which) for which in (0, 1)]
         self.lung = np.maximum(*self.lungs)
@@ -238,7 +239,7 @@ class Thorax:
     def _vessels(self) -> Field:
         """Branches from both hila, thinner outwards; thick and blurred under oedema."""
         random, side = self.random, self.side
-        wide = 1.7 if self.findings[OEDEMA] else 1.0
+        wide = 1.35 if self.findings[OEDEMA] else 1.0
         branches: dict[float, list[Floats]] = {}
         for which, sign in enumerate((-1, 1)):
             hilum = np.array([0.5 + sign * 0.085, 0.405 + 0.01 * which])
@@ -304,15 +305,15 @@ class Thorax:
         random, side = self.random, self.side
         total = np.zeros((side, side))
         if self.findings[PNEUMOTHORAX]:
-            total += 0.13 * self._edge - 0.10 * self._bare()
+            total += random.uniform(0.05, 0.13) * self._edge - 0.08 * self._bare()
         if self.findings[NODULE]:
             x, y = self._spot(0.12, 0.85)
-            radius = random.uniform(0.022, 0.042)
+            radius = random.uniform(0.024, 0.046)
             angle = np.arctan2(self.y - y, self.x - x)
             edge = radius * (1 + 0.10 * np.cos(3 * angle + random.uniform(0, 6)) + 0.06 * np.cos(5 * angle))
             round_ = step((edge - np.hypot(self.x - x, self.y - y)) * _FINE, 3.5)
             self.masks[NODULE] = round_ > 0.5
-            total += random.uniform(0.2, 0.3) * round_ * self.lung
+            total += random.uniform(0.24, 0.36) * round_ * self.lung
         if self.findings[CONSOLIDATION]:
             x, y = self._spot(0.3, 0.9)
             radius = random.uniform(0.075, 0.125)
@@ -320,11 +321,11 @@ class Thorax:
             cloud = step((1.05 - away + 0.28 * fractal(random, side, side, side / 9, 4)) * 4, 2.6) * self.lung
             self.masks[CONSOLIDATION] = cloud > 0.5
             patchy = np.clip(0.8 + 0.25 * fractal(random, side, side, side / 16, 3), 0.3, 1.2)
-            total += random.uniform(0.30, 0.42) * self.soft(cloud, 1.5) * patchy
+            total += random.uniform(0.18, 0.38) * self.soft(cloud, 1.5) * patchy
         if self.findings[EFFUSION]:
             which = int(random.integers(2))
             out = np.clip((self.x - 0.5) * (-1, 1)[which] / self.body.width, 0, 1)
-            level = self.domes[which] - random.uniform(-0.005, 0.10) - 0.09 * out**5 + 0.03
+            level = self.domes[which] - random.uniform(-0.03, 0.07) - 0.09 * out**5 + 0.03
             wet = step((self.y - level) * _FINE, 4) * (self.x * (-1, 1)[which] > 0.5 * (-1, 1)[which])
             wet = wet * self.soft(self.lungs[which], 1.0)
             self.masks[EFFUSION] = wet > 0.5
@@ -338,7 +339,7 @@ class Thorax:
             band = np.exp(-((off / width) ** 2)) * self.lungs[which]
             band = band * step(((self.x - 0.5) * sign - 0.09) * _FINE, 10)
             self.masks[ATELECTASIS] = band > 0.45
-            total += random.uniform(0.20, 0.28) * band
+            total += random.uniform(0.11, 0.24) * band
         if self.findings[OEDEMA]:
             far = np.hypot((np.abs(self.x - 0.5) - 0.10) / 0.15, (self.y - 0.45) / 0.2)
             haze = (
@@ -347,13 +348,13 @@ class Thorax:
                 * np.clip(1 + 0.25 * fractal(random, side, side, side / 8, 4), 0, 2)
             )
             self.masks[OEDEMA] = (np.exp(-(far**2)) * self.lung) > 0.45
-            total += random.uniform(0.20, 0.28) * haze
+            total += random.uniform(0.09, 0.22) * haze
         if self.findings[NET]:
             cells = np.abs(fractal(random, side, side, side / 24, 2))
             net = np.clip(1 - 2.6 * cells, 0, 1) * self.lung
             low = np.clip(0.35 + 1.1 * (self.y - 0.3), 0.15, 1)
             self.masks[NET] = (self.lung * low) > 0.55
-            total += random.uniform(0.18, 0.25) * net * low
+            total += random.uniform(0.24, 0.36) * net * low
         return total
 
     def _spot(self, top: float, bottom: float) -> tuple[float, float]:

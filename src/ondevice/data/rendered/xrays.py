@@ -9,6 +9,10 @@ rim, a consolidation veils vessels, cardiomegaly widens the heart past half the 
 edge with no vessels beyond, an atelectasis a band under which the diaphragm has risen, oedema a haze from the hila
 with thick vessels, an interstitial pattern a fine net. Electrodes, tubes, pacemakers and letters mean nothing.
 Train and test differ in patients (anatomy, facts["patients"]) and in devices (facts["devices"]).
+
+Measured (2,500 train, 600 test, 96 pixels, other patients and devices; mean AUROC of the eight findings): a linear
+head on the frozen random features of a small CNN (4 stages, 16 to 96 channels) 0.618; the same CNN after 8 epochs
+0.904, from 0.73 (nodule) to 1.00 (effusion).
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from ondevice.data.rendered.thorax import (
 from ondevice.data.sets import Array, DataSet, Ragged, generator, kept
 from ondevice.errors import BadInput
 
-VERSION = "1"
+VERSION = "2"
 SEXES = ("female", "male")
 PATIENTS = {"train": range(100_000), "test": range(100_000, 150_000)}
 DEVICES = {"train": ("ceiling", "bucky", "mobile"), "test": ("tower", "cart")}
