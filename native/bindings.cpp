@@ -128,6 +128,50 @@ void embed(Core& core, const std::vector<const Matrix*>& matrices, const Array<c
           out.data());
 }
 
+void rms_norm(Core& core, const Array<float>& x, const MaybeFloats& update, const Floats& gamma, float epsilon,
+              const Array<float>& out) {
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::rms_norm(core.pool, *core.kernels, x.data(), data(update), gamma.data(), epsilon, (ptrdiff_t)x.shape(0),
+                  (ptrdiff_t)x.shape(1), out.data());
+}
+
+void gated(Core& core, const Floats& x, int kind, const Array<float>& out) {
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::gated(core.pool, *core.kernels, x.data(), (ptrdiff_t)out.shape(0), (ptrdiff_t)out.shape(1), (Activation)kind,
+               out.data());
+}
+
+using Places = Array<const int32_t>;
+
+// pool: (pages, heads, 2 * PAGE * head_size) in bytes of floats or halves.
+ops::Cache cache_of(const Array<uint8_t>& pool, bool half, int heads, int head_size, const Places& tables) {
+    return {pool.data(), half, heads, head_size, tables.data(), (ptrdiff_t)tables.shape(1)};
+}
+
+void remember(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
+              const Array<uint8_t>& pool, bool half, int cache_heads, int head_size, const Places& tables,
+              const MaybeFloats& query_gamma, const MaybeFloats& key_gamma, float epsilon, const Floats& cosine,
+              const Floats& sine) {
+    const ops::Cache cache = cache_of(pool, half, cache_heads, head_size, tables);
+    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::remember(core.pool, *core.kernels, rows, cache, data(query_gamma), data(key_gamma), epsilon, cosine.data(),
+                  sine.data(), (ptrdiff_t)cosine.shape(1));
+}
+
+void attend(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
+            const Array<uint8_t>& pool, bool half, int cache_heads, int head_size, const Places& tables,
+            ptrdiff_t window, float scale, const Array<float>& out) {
+    const ops::Cache cache = cache_of(pool, half, cache_heads, head_size, tables);
+    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::attend_paged(core.pool, *core.kernels, rows, cache, window, scale, out.data());
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -153,5 +197,10 @@ NB_MODULE(_core, m) {
         .def("layer_norm", &layer_norm)
         .def("activate", &activate)
         .def("attention", &attention)
+        .def("rms_norm", &rms_norm, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
+        .def("gated", &gated)
+        .def("remember", &remember, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+             nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
+        .def("attend", &attend)
         .def("embed", &embed);
 }

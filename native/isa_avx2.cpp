@@ -7,6 +7,7 @@
 #define VB 32
 #define TILE_PANELS 1
 #define INT_ROWS 4
+#define PAGED_ROWS 2
 #define FEW_ROWS 4
 #define FLOAT_ROWS 6
 #define FLOAT_VECTORS 2
@@ -44,6 +45,7 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 #include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
+#include "decode.inl"
 #include "table.inl"
 }  // namespace
 

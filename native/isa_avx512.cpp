@@ -9,6 +9,7 @@
 #define VB 64
 #define TILE_PANELS 3
 #define INT_ROWS 8
+#define PAGED_ROWS 4
 #define FEW_ROWS 8
 #define FLOAT_ROWS 8
 #define FLOAT_VECTORS 3
@@ -53,6 +54,7 @@ static inline __attribute__((always_inline)) vi dot(vi acc, vb weights, vi activ
 #include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
+#include "decode.inl"
 #include "attention_bf16.inl"
 #include "table.inl"
 }  // namespace

@@ -5,6 +5,7 @@
 #define VB 16
 #define TILE_PANELS 1
 #define INT_ROWS 4
+#define PAGED_ROWS 4
 #define FEW_ROWS 4
 #define FLOAT_ROWS 6
 #define FLOAT_VECTORS 4
@@ -41,5 +42,6 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 #include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
+#include "decode.inl"
 #include "table.inl"
 }  // namespace

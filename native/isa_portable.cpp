@@ -13,10 +13,29 @@ float half_to_float(uint16_t half) {
     return value;
 }
 
+uint16_t float_to_half(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    const uint32_t sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+    if (bits >= 0x477ff000) return (uint16_t)(sign | 0x7c00);  // rounds to 65536 or more
+    if (bits < 0x38800000) {                                   // a subnormal half: let the processor round
+        float small;
+        __builtin_memcpy(&small, &bits, 4);
+        small += 0.5f;  // the unit of the last place of 0.5 is 2^-24, a subnormal's step
+        __builtin_memcpy(&bits, &small, 4);
+        return (uint16_t)(sign | (bits - 0x3f000000));
+    }
+    bits += 0xc8000fff + (bits >> 13 & 1);
+    return (uint16_t)(sign | bits >> 13);
+}
+
 #define VL 4
 #define VB 16
 #define TILE_PANELS 1
 #define INT_ROWS 2
+#define PAGED_ROWS 2
 #define FEW_ROWS 4
 #define FLOAT_ROWS 2
 #define FLOAT_VECTORS 4
@@ -59,6 +78,7 @@ static inline vi dot(vi acc, vb weights, vi activations) {
 #include "few.inl"
 #include "rows.inl"
 #include "attention.inl"
+#include "decode.inl"
 #include "table.inl"
 }  // namespace
 

@@ -7,9 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { PAGE = 64 };   // tokens of a cache that are stored together
 enum { PANEL = 16 };  // rows of a weight matrix that are stored together
 
-enum Activation { NONE = 0, GELU_ERF = 1, GELU_TANH = 2, RELU = 3, TANH = 4 };
+enum Activation { NONE = 0, GELU_ERF = 1, GELU_TANH = 2, RELU = 3, TANH = 4, SILU = 5 };
 
 enum Storage { DENSE_F32 = 0, DENSE_F16 = 1, TILES = 2 };
 
@@ -39,6 +40,25 @@ struct AttentionBlock {
     float* out;
     ptrdiff_t out_stride;
     ptrdiff_t rows, length, head_size;
+    float scale;
+};
+
+// Queries of one key-value head of one sequence, over a cache in pages. A page of a head holds its keys, (head_size,
+// PAGE), and then its values, (PAGE, head_size), floats or halves; head_size is a multiple of 16. Row r is head
+// r % group of token r / group, which attends to the tokens up to its position, or to the last `window` of them
+// where that is positive. Heads of a token lie side by side, tokens `stride` apart.
+struct PagedBlock {
+    const float* queries;
+    ptrdiff_t stride;
+    const int32_t* positions;  // of the tokens
+    ptrdiff_t group, rows;
+    const void* pool;
+    bool half;
+    const int32_t* pages;                 // of this sequence, in order
+    ptrdiff_t page_stride, page_offset;  // in values: between pages, and of this head in one
+    float* out;
+    ptrdiff_t out_stride;
+    ptrdiff_t head_size, window;
     float scale;
 };
 
@@ -75,11 +95,19 @@ struct KernelTable {
     void (*attention)(const AttentionBlock* block, void* scratch);
     // The same, or where that is faster with products of values rounded to bfloat16.
     void (*attention_half)(const AttentionBlock* block, void* scratch);
+    void (*rms_norm)(float* x, const float* update, const float* gamma, float epsilon, ptrdiff_t rows,
+                     ptrdiff_t columns, float* out);
+    void (*gated)(const float* x, ptrdiff_t rows, ptrdiff_t columns, Activation activation, float* out);
+    void (*rotate)(float* head, const float* cosine, const float* sine, ptrdiff_t half);
+    void (*attend_paged)(const PagedBlock* block);
     ptrdiff_t (*attention_scratch)(ptrdiff_t length, ptrdiff_t head_size);  // bytes
 };
 
 // The value of an IEEE half, also infinite, NaN or subnormal.
 float half_to_float(uint16_t half);
+
+// The nearest half, ties to even; beyond its range infinite.
+uint16_t float_to_half(float value);
 
 // Null where this build or this processor has not got it.
 const KernelTable* kernels_avx512_bf16(void);

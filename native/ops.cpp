@@ -309,6 +309,96 @@ void attention(Pool& pool, const KernelTable& k, const float* queries, const flo
     });
 }
 
+void rms_norm(Pool& pool, const KernelTable& k, float* x, const float* update, const float* gamma, float epsilon,
+              ptrdiff_t rows, ptrdiff_t columns, float* out) {
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count, int) {
+        const ptrdiff_t at = first * columns;
+        k.rms_norm(x + at, update ? update + at : nullptr, gamma, epsilon, count, columns, out + at);
+    });
+}
+
+void gated(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns, Activation kind,
+           float* out) {
+    by_rows(pool, rows, chunk_rows(columns), [&](ptrdiff_t first, ptrdiff_t count, int) {
+        k.gated(x + first * 2 * columns, count, columns, kind, out + first * columns);
+    });
+}
+
+namespace {
+
+template <class Value, class F>
+void write_token(const Cache& c, ptrdiff_t page, ptrdiff_t slot, const float* keys, const float* values, F from_float) {
+    const ptrdiff_t head_values = 2 * PAGE * c.head_size;
+    for (ptrdiff_t h = 0; h < c.heads; ++h, keys += c.head_size, values += c.head_size) {
+        Value* to = static_cast<Value*>(c.pool) + (page * c.heads + h) * head_values;
+        for (ptrdiff_t d = 0; d < c.head_size; ++d) to[d * PAGE + slot] = from_float(keys[d]);
+        to += PAGE * c.head_size + slot * c.head_size;
+        for (ptrdiff_t d = 0; d < c.head_size; ++d) to[d] = from_float(values[d]);
+    }
+}
+
+}  // namespace
+
+void remember(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, const float* query_gamma,
+              const float* key_gamma, float epsilon, const float* cosine, const float* sine, ptrdiff_t half) {
+    const ptrdiff_t size = cache.head_size, width = joint.width(cache);
+    by_rows(pool, joint.tokens, chunk_rows(width), [&](ptrdiff_t first, ptrdiff_t count, int) {
+        for (ptrdiff_t t = first; t < first + count; ++t) {
+            float* row = joint.rows + t * width;
+            float* keys = row + joint.heads * size;
+            if (query_gamma) k.rms_norm(row, nullptr, query_gamma, epsilon, joint.heads, size, row);
+            if (key_gamma) k.rms_norm(keys, nullptr, key_gamma, epsilon, cache.heads, size, keys);
+            const ptrdiff_t position = joint.positions[t];
+            for (ptrdiff_t h = 0; h < joint.heads + cache.heads; ++h)
+                k.rotate(row + h * size, cosine + position * half, sine + position * half, half);
+            const ptrdiff_t page = cache.tables[joint.sequences[t] * cache.table_columns + position / PAGE];
+            const float* values = keys + cache.heads * size;
+            if (cache.half)
+                write_token<uint16_t>(cache, page, position % PAGE, keys, values, float_to_half);
+            else
+                write_token<float>(cache, page, position % PAGE, keys, values, [](float value) { return value; });
+        }
+    });
+}
+
+void attend_paged(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, ptrdiff_t window,
+                  float scale, float* out) {
+    struct Part {
+        ptrdiff_t first, tokens, head;
+    };
+    std::vector<Part> parts;
+    // Tokens of a sequence share the pages that are read; so many that a part is worth handing out.
+    constexpr ptrdiff_t TOGETHER = 32;
+    for (ptrdiff_t t = 0; t < joint.tokens;) {
+        ptrdiff_t end = t + 1;
+        while (end < joint.tokens && end - t < TOGETHER && joint.sequences[end] == joint.sequences[t]) ++end;
+        for (ptrdiff_t h = 0; h < cache.heads; ++h) parts.push_back({t, end - t, h});
+        t = end;
+    }
+    const ptrdiff_t size = cache.head_size, width = joint.width(cache), group = joint.heads / cache.heads;
+    pool.run((ptrdiff_t)parts.size(), [&](ptrdiff_t chunk, int) {
+        const Part& part = parts[chunk];
+        const ptrdiff_t column = part.head * group * size;
+        PagedBlock block{};
+        block.queries = joint.rows + part.first * width + column;
+        block.stride = width;
+        block.positions = joint.positions + part.first;
+        block.group = group;
+        block.rows = part.tokens * group;
+        block.pool = cache.pool;
+        block.half = cache.half;
+        block.pages = cache.tables + joint.sequences[part.first] * cache.table_columns;
+        block.page_stride = cache.heads * 2 * PAGE * size;
+        block.page_offset = part.head * 2 * PAGE * size;
+        block.out = out + part.first * joint.heads * size + column;
+        block.out_stride = joint.heads * size;
+        block.head_size = size;
+        block.window = window;
+        block.scale = scale;
+        k.attend_paged(&block);
+    });
+}
+
 void embed(Pool& pool, const KernelTable& k, const std::vector<Table>& tables, ptrdiff_t count,
            const float* gamma, const float* beta, float epsilon, float* out) {
     const ptrdiff_t columns = tables.front().weights->columns;

@@ -55,6 +55,41 @@ void attention(Pool& pool, const KernelTable& k, const float* queries, const flo
                ptrdiff_t stride, const int64_t* starts, ptrdiff_t sequences, ptrdiff_t heads,
                ptrdiff_t head_size, float scale, bool half, float* out);
 
+void rms_norm(Pool& pool, const KernelTable& k, float* x, const float* update, const float* gamma, float epsilon,
+              ptrdiff_t rows, ptrdiff_t columns, float* out);
+
+// x: rows of 2 * columns, out: rows of columns.
+void gated(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptrdiff_t columns, Activation kind,
+           float* out);
+
+// The cache of one layer. A page holds for each head keys and values, see PagedBlock.
+struct Cache {
+    void* pool;
+    bool half;
+    ptrdiff_t heads, head_size;
+    const int32_t* tables;  // (sequences, table_columns): the pages of each sequence
+    ptrdiff_t table_columns;
+};
+
+// One joint row a token: queries of `heads` heads, then keys and values of cache.heads.
+struct Joint {
+    float* rows;
+    ptrdiff_t tokens, heads;
+    const int32_t *sequences, *positions;  // of each token
+
+    ptrdiff_t width(const Cache& cache) const { return (heads + 2 * cache.heads) * cache.head_size; }
+};
+
+// Queries and keys are normalised (query_gamma, key_gamma of head_size, or null) and turned (cosine, sine:
+// (positions, half); 2 * half values of a head turn), and keys and values written to the cache.
+void remember(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, const float* query_gamma,
+              const float* key_gamma, float epsilon, const float* cosine, const float* sine, ptrdiff_t half);
+
+// out (tokens, heads * head_size) = attention of each token to its sequence's cache. Tokens of one sequence lie
+// one after another.
+void attend_paged(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, ptrdiff_t window,
+                  float scale, float* out);
+
 struct Table {
     const Weights* weights;
     const int32_t* rows;

@@ -109,6 +109,8 @@ INLINE vf erf_(vf x) {
     return p * x;
 }
 
+INLINE vf silu(vf x) { return x / (splat(1.0f) + exp2_(minimum(x * splat(-1.44269504f), splat(126.0f)))); }
+
 INLINE vf tanh_(vf x) {
     vf clipped = minimum(maximum(x, splat(-10.0f)), splat(10.0f));
     vf e = exp2_(clipped * splat(2.88539008f));  // e**(2x)
@@ -143,6 +145,8 @@ static void activate(float* x, ptrdiff_t count, Activation kind) {
                 return fma(h, tanh_(splat(0.797884561f) * fma(v * v * v, splat(0.044715f), v)), h);
             });
         case RELU: return apply(x, count, [](vf v) ALWAYS_INLINE { return v < vf{} ? vf{} : v; });
+        case SILU:
+            return apply(x, count, [](vf v) ALWAYS_INLINE { return silu(v); });
         case TANH: return apply(x, count, [](vf v) ALWAYS_INLINE { return tanh_(v); });
     }
 }

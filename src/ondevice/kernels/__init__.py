@@ -19,12 +19,25 @@ import numpy.typing as npt
 
 from ondevice.errors import BadInput
 from ondevice.kernels import reference
+from ondevice.kernels.decoding import Decoding
 from ondevice.kernels.matrix import Linear, Matrix, check, core, core_missing
+from ondevice.kernels.pages import PAGE, LayerCache, Places
 
-__all__ = ["Activation", "Kernels", "Linear", "Matrix", "available", "compiled", "instruction_set"]
+__all__ = [
+    "PAGE",
+    "Activation",
+    "Kernels",
+    "LayerCache",
+    "Linear",
+    "Matrix",
+    "Places",
+    "available",
+    "compiled",
+    "instruction_set",
+]
 
 Floats = npt.NDArray[np.float32]
-Activation = Literal["none", "gelu", "gelu_tanh", "relu", "tanh"]
+Activation = Literal["none", "gelu", "gelu_tanh", "relu", "tanh", "silu"]
 _ACTIVATIONS = {name: number for number, name in enumerate(get_args(Activation))}
 _KNOWN = ("avx512", "avx2", "neon", "portable", "reference")
 
@@ -44,7 +57,7 @@ def instruction_set() -> str:
     return _checked(os.environ.get("ONDEVICE_ISA") or available()[0], "ONDEVICE_ISA")
 
 
-class Kernels:
+class Kernels(Decoding):
     """The kernels on a number of threads. Calls from several Python threads take turns.
 
     threads: how many work together, the calling one included. instruction_set: one of `available()`.

@@ -58,6 +58,8 @@ def activate(x: Floats, kind: str) -> None:
         x *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     elif kind == "relu":
         np.maximum(x, 0, out=x)
+    elif kind == "silu":
+        x /= 1 + np.exp(np.clip(-x, -87, 87))
     elif kind == "tanh":
         np.tanh(x, out=x)
 
