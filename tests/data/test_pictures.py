@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ondevice.data.pictures import picture_files, read_picture
-from ondevice.errors import BadInput
+from ondevice.errors import BadInput, MissingExtra
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -43,3 +44,11 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="holds no pictures"):
         picture_files(tmp_path / "empty")
+
+
+def test_without_pillow_the_message_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtra, match=r"ondevice-ml\[data\]"):
+        read_picture(tmp_path / "a.png")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.errors import BadInput
+from ondevice.errors import BadInput, MissingExtra
 from ondevice.measure.quality.transport import (
     gaussian_w2,
     optimal_plan,
@@ -116,3 +118,12 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(BadInput):
             call()
+
+
+def test_without_scipy_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    x, y = clouds(0)
+    for count in (20, 30):
+        with pytest.raises(MissingExtra, match=r"ondevice-ml\[fit\]"):
+            wasserstein(x[:count], y)
+    assert sliced_wasserstein(x, y) > 0

@@ -395,8 +395,7 @@ class Thorax:
             total += 0.9 * coverage([self.moved(ellipse(0.75, 0.27, 0.055, 0.045))], side, side)
             wire = arc(0.66, 0.36, 0.11, 0.25, -1.2, 1.9)
             total += 0.5 * self.lines([wire], 0.008)
-        x, y = random.uniform((0.05, 0.04), (0.09, 0.1))
         if random.random() < 0.7:
-            letter = stroke((_LETTER + np.array([x, y])) * side, 0.011 * side)
+            letter = stroke((_LETTER + random.uniform((0.05, 0.04), (0.09, 0.1))) * side, 0.011 * side)
             total += 0.9 * coverage(letter, side, side)
         return total

@@ -35,7 +35,7 @@ def record(random: np.random.Generator, subject: int, label: int) -> dict[str, S
     t = np.arange(STEPS) / RATE
     series = np.zeros((STEPS, 2))
     gap = resting * random.uniform(0.85, 1.15)
-    beat, early = -random.uniform(0, gap), False
+    beat = -random.uniform(0, gap)
     every = int(random.integers(2, 5))
     count = int(random.integers(0, every))
     while beat < STEPS / RATE + 0.5:
@@ -45,9 +45,8 @@ def record(random: np.random.Generator, subject: int, label: int) -> dict[str, S
             following = gap * np.exp(random.normal(-0.05, 0.24))
         else:
             following = gap * (1 + random.normal(0, 0.02) + 0.03 * np.sin(2 * np.pi * 0.25 * beat))
-        early = label == 2 and (count + 1) % every == 0
-        if early:
-            following *= random.uniform(0.55, 0.72)
+        if label == 2 and (count + 1) % every == 0:
+            following *= random.uniform(0.55, 0.72)  # the next one comes early
         elif premature:
             following *= random.uniform(1.25, 1.4)  # the pause that makes up for it
         beat += max(0.25, float(following))
