@@ -64,7 +64,7 @@ def test_stairs_up_are_slower_and_down_harder(recordings: dict[str, sensors.Data
 
 def beats(lead: np.ndarray) -> np.ndarray:
     """Seconds between R waves: peaks of the slope, at least 0.25 s apart."""
-    slope = np.abs(np.gradient(lead))
+    slope = np.abs(np.gradient(np.convolve(lead, np.hanning(9) / 4, mode="same")))[5:-5]
     found: list[int] = []
     for k in np.argsort(-slope):
         if slope[k] < 0.4 * slope.max():

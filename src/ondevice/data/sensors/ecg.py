@@ -30,12 +30,15 @@ def record(random: np.random.Generator, subject: int, label: int) -> dict[str, S
     own = np.random.default_rng([subject, *b"sensors ecg"])
     high = _HIGH * own.uniform(0.65, 1.4, (1, 5)) * own.uniform(0.7, 1.3, (2, 1))
     at = _AT * own.uniform(0.9, 1.12)
-    wide = _WIDE * own.uniform(0.85, 1.2, 5)
+    wide = _WIDE * own.uniform(0.8, 1.35, 5)
+    if own.random() < 0.2:  # a flat or turned T is nothing by itself
+        high[:, 4] *= own.uniform(-0.7, 0.2)
     resting = own.uniform(0.62, 1.05)  # seconds between beats
     t = np.arange(STEPS) / RATE
     series = np.zeros((STEPS, 2))
     gap = resting * random.uniform(0.85, 1.15)
     beat = -random.uniform(0, gap)
+    breathing = random.uniform(0.0, 0.06)  # a young heart follows the breath
     every = int(random.integers(2, 5))
     count = int(random.integers(0, every))
     while beat < STEPS / RATE + 0.5:
@@ -44,7 +47,7 @@ def record(random: np.random.Generator, subject: int, label: int) -> dict[str, S
         if label == 1:
             following = gap * np.exp(random.normal(-0.05, 0.24))
         else:
-            following = gap * (1 + random.normal(0, 0.02) + 0.03 * np.sin(2 * np.pi * 0.25 * beat))
+            following = gap * (1 + random.normal(0, 0.02) + breathing * np.sin(2 * np.pi * 0.25 * beat))
         if label == 2 and (count + 1) % every == 0:
             following *= random.uniform(0.55, 0.72)  # the next one comes early
         elif premature:
@@ -54,13 +57,15 @@ def record(random: np.random.Generator, subject: int, label: int) -> dict[str, S
     if label == 1:
         quiver = random.uniform(5, 8)
         phase = 2 * np.pi * (quiver * t + 0.1 * np.cumsum(random.normal(0, 0.15, STEPS)))
-        series += random.uniform(0.03, 0.08) * (np.sin(phase) + 0.4 * np.sin(2 * phase))[:, None] * [1.0, 1.4]
+        series += (
+            random.uniform(0.015, 0.06) * (np.sin(phase) + 0.4 * np.sin(2 * phase))[:, None] * [1.0, 1.4]
+        )
     wander = np.sin(2 * np.pi * (random.uniform(0.15, 0.4) * t + random.random()))
-    series += random.uniform(0.0, 0.18) * wander[:, None] * random.uniform(0.5, 1.2, 2)
+    series += random.uniform(0.0, 0.35) * wander[:, None] * random.uniform(0.5, 1.2, 2)
     series += (
         random.uniform(0, 0.03) * np.sin(2 * np.pi * (random.choice([50, 60]) * t + random.random()))[:, None]
     )
-    series += random.normal(0, random.uniform(0.008, 0.035), series.shape)
+    series += random.normal(0, random.uniform(0.015, 0.08), series.shape)
     return {"series": series * random.uniform(0.85, 1.15)}
 
 
@@ -70,20 +75,19 @@ def _beat(t: Series, high: Series, at: Series, wide: Series, label: int, prematu
     if label == 1:
         height[:, 0] = 0
     if label == 3:
-        width[1:4] *= 2.1
-        place[3] *= 2.0
-        height[:, 4] *= -0.6
+        width[1:4] *= 1.7
+        place[3] *= 1.7
     if premature:
         height[:, 0] = 0
-        width[1:4] *= 3.0
-        height[:, 2] *= 1.35
+        width[1:4] *= 2.4
+        height[:, 2] *= 1.1
         place[3] *= 3.0
         height[:, 4] *= -1.1
     waves = np.exp(-0.5 * ((t[:, None] - place) / width) ** 2)
     beat = waves @ height.T
     if label == 3 and not premature:  # the second peak of a split R
-        beat += np.exp(-0.5 * ((t - 0.045) / 0.016) ** 2)[:, None] * (0.5 * np.abs(high[:, 2]))
+        beat += np.exp(-0.5 * ((t - 0.045) / 0.016) ** 2)[:, None] * (0.4 * np.abs(high[:, 2]))
     if label == 4:
         raised = 1 / (1 + np.exp(-(t - 0.05) / 0.012)) - 1 / (1 + np.exp(-(t - 0.26) / 0.04))
-        beat += raised[:, None] * np.array([0.16, 0.26]) * np.abs(high[:, 2:3].T).mean()
+        beat += raised[:, None] * np.array([0.09, 0.15]) * np.abs(high[:, 2:3].T).mean()
     return np.asarray(beat)

@@ -31,10 +31,11 @@ def record(random: np.random.Generator, subject: int, label: int) -> dict[str, S
     turns = own.uniform(23, 32) * random.uniform(0.93, 1.05)  # a second
     t = np.arange(STEPS) / RATE
     phase = 2 * np.pi * (turns * t + random.random())
-    strength = np.exp(random.normal(0, 0.25))
+    strength = 0.7 * np.exp(random.normal(0, 0.35))
     series = np.zeros((STEPS, 2))
     # every motor turns not quite round, misaligned a little, and hums at twice its mains
-    orders = {0.5: 0.0, 1.0: 0.10, 1.5: 0.0, 2.0: 0.05, 3.0: 0.03, 4.0: 0.015, 5.0: 0.01}
+    run_out = random.uniform(0.5, 1.5)
+    orders = {0.5: 0.0, 1.0: 0.10 * run_out, 1.5: 0.0, 2.0: 0.05 * run_out, 3.0: 0.03, 4.0: 0.015, 5.0: 0.01}
     if label == 1:
         orders[1.0] += 0.32 * strength
     elif label == 2:
@@ -68,5 +69,5 @@ def record(random: np.random.Generator, subject: int, label: int) -> dict[str, S
             at += (1 + random.normal(0, 0.012)) / pace  # balls slip a little
     noise = random.normal(0, 1, (STEPS + 8, 2))
     coloured = sum((0.75**k * noise[k : k + STEPS] for k in range(8)), np.zeros((STEPS, 2)))
-    series += random.uniform(0.02, 0.09) * coloured
+    series += random.uniform(0.03, 0.12) * coloured
     return {"series": series * random.uniform(0.8, 1.25, 2)}
