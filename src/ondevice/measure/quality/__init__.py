@@ -1,1 +1,1 @@
-"""Quality: how good an answer is. NumPy only."""
+"""Quality: how good an answer is. NumPy only, and SciPy for exact optimal transport."""
