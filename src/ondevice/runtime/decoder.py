@@ -1,0 +1,258 @@
+"""Decoders of the Llama family on the kernels: Llama 2 and 3, Mistral, Qwen 2 and 3, SmolLM, Gemma.
+
+Knows the architecture: pre-norm blocks, rotary positions, grouped queries, gated feed-forward. Knows nothing of
+tokenizers, sampling, files or torch. A sequence's logits do not depend on what is beside it, on how its tokens are
+cut into steps, or on threads: not in a single bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
+from ondevice.kernels import Kernels, Linear
+from ondevice.runtime.kv.paged import CachedSequence, CacheDtype, CacheFull, PagedCache, places
+from ondevice.runtime.projection import Projection, Tensors, read_projection, read_vector, side_by_side
+from ondevice.runtime.rotary import tables
+from ondevice.runtime.table import read_table
+
+Floats = npt.NDArray[np.float32]
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+_GATES = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder, from its Hugging Face configuration. window: of sliding attention by layer, 0 for
+    none."""
+
+    layers: int
+    hidden: int
+    heads: int
+    cached_heads: int
+    head_size: int
+    epsilon: float
+    gate: str
+    window: tuple[int, ...]
+    positions: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Shape:
+        """Raises UnsupportedModel for another architecture, BadArtifact where a size is missing."""
+        family = config.get("model_type")
+        if family not in FAMILIES:
+            raise UnsupportedModel(f"the decoder reads {', '.join(FAMILIES)}, not {family!r}")
+        try:
+            heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+            layers = int(config["num_hidden_layers"])
+            head_size = int(config.get("head_dim") or hidden // heads)
+            cached = int(config.get("num_key_value_heads") or heads)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as problem:
+            raise BadArtifact(f"config.json lacks a size of the decoder: {problem!r}") from problem
+        if heads < 1 or cached < 1 or heads % cached or head_size % 16 or layers < 1:
+            raise UnsupportedModel(
+                f"{heads} heads over {cached} key-value heads of {head_size} in {layers} layers: heads must share "
+                "key-value heads evenly and hold a multiple of 16 values"
+            )
+        act = str(config.get("hidden_activation") or config.get("hidden_act") or "silu")
+        if family == "gemma" and act == "gelu":
+            act = "gelu_pytorch_tanh"  # as transformers reads the first checkpoints
+        if act not in _GATES:
+            raise UnsupportedModel(f"activation {act!r} is not one of {', '.join(_GATES)}")
+        return cls(
+            layers, hidden, heads, cached, head_size, float(config.get("rms_norm_eps", 1e-6)), _GATES[act],
+            _windows(config, layers), int(config.get("max_position_embeddings") or 2048),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer. joint: queries, keys and values in as few products as can be; query_norm, key_norm: Qwen 3's."""
+
+    attention_norm: Floats
+    joint: list[Projection]
+    query_norm: Floats | None
+    key_norm: Floats | None
+    output: Projection
+    feed_norm: Floats
+    widen: list[Projection]
+    narrow: Projection
+
+
+class Decoder:
+    """Logits of the next token of sequences whose past is in a cache.
+
+    tensors: stored tensors by their Hugging Face names. config: the Hugging Face configuration. context: longest
+    sequence in tokens. cache_tokens: of all sequences together; None for one of the whole context.
+    Raises UnsupportedModel for another architecture, BadArtifact where tensors are missing or do not fit.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        config: Mapping[str, Any],
+        kernels: Kernels,
+        *,
+        context: int | None = None,
+        cache_tokens: int | None = None,
+        cache_dtype: CacheDtype = "float16",
+    ) -> None:
+        self.kernels, self.shape = kernels, Shape.of(config)
+        shape = self.shape
+        self.context = min(context or shape.positions, shape.positions)
+        gemma = config["model_type"] == "gemma"
+        self._norm_offset = np.float32(1.0 if gemma else 0.0)
+        self._embedding_scale = np.float32(np.sqrt(np.float32(shape.hidden))) if gemma else None
+        self.table = read_table(tensors, "model.embed_tokens")
+        if self.table.columns != shape.hidden:
+            raise BadArtifact(
+                f"the embeddings have {self.table.columns} values, config.json says {shape.hidden}"
+            )
+        numbers = {int(match[1]) for name in tensors if (match := re.match(r"model\.layers\.(\d+)\.", name))}
+        if numbers != set(range(shape.layers)):
+            raise BadArtifact(f"{len(numbers)} layers are stored, config.json says {shape.layers}")
+        self.blocks = [self._block(tensors, f"model.layers.{number}") for number in range(shape.layers)]
+        self.final_norm = self._gamma(tensors, "model.norm", shape.hidden)
+        self.head = self._head(tensors)
+        self.cosine, self.sine = tables(config, shape.head_size, self.context)
+        self.cache = PagedCache(
+            cache_tokens or self.context, shape.layers, shape.cached_heads, shape.head_size, cache_dtype
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the logits."""
+        return self.head.rows
+
+    def step(
+        self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], *, every: bool = False
+    ) -> list[Floats]:
+        """Read the next tokens of each sequence; the logits after its last one, (1, vocabulary) each.
+
+        every: after every token, (tokens, vocabulary). Raises BadInput for tokens outside the vocabulary, an empty
+        part, and a sequence longer than the context; CacheFull where the cache has no room. Then no sequence has
+        changed.
+        """
+        ids = [np.asarray(tokens, np.int64) for _, tokens in batch]
+        if not batch:
+            return []
+        self._check(batch, ids)
+        try:
+            for (sequence, _), tokens in zip(batch, ids):
+                sequence.reserve(len(tokens))
+        except CacheFull:
+            for sequence, _ in batch:
+                sequence.rollback(sequence.length)  # gives back what was reserved
+            raise
+        states = self._states(batch, np.concatenate(ids).astype(np.int32))
+        ends = np.cumsum([len(tokens) for tokens in ids])
+        for (sequence, _), tokens in zip(batch, ids):
+            sequence.advance(len(tokens))
+        wanted = states if every else np.ascontiguousarray(states[ends - 1])
+        logits = self.head.apply(self.kernels, wanted)
+        return np.split(logits, ends[:-1]) if every else [row[None] for row in logits]
+
+    def _states(
+        self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], ids: npt.NDArray[np.int32]
+    ) -> Floats:
+        """The normalised hidden states after the last layer, (tokens, hidden)."""
+        kernels, shape = self.kernels, self.shape
+        where = places((sequence, len(tokens)) for sequence, tokens in batch)
+        states = kernels.embed(self.table.matrices, self.table.look_up(ids))
+        if self._embedding_scale is not None:
+            states *= self._embedding_scale
+        update: Floats | None = None
+        scale = shape.head_size**-0.5
+        for block, cache, window in zip(self.blocks, self.cache.layers, shape.window, strict=True):
+            normal = kernels.rms_norm(states, block.attention_norm, shape.epsilon, update=update)
+            joint = _together(kernels, block.joint, normal)
+            kernels.remember(
+                joint, shape.heads, cache, where, self.cosine, self.sine,
+                query_gamma=block.query_norm, key_gamma=block.key_norm, epsilon=shape.epsilon,
+            )  # fmt: skip
+            mixed = kernels.attend(joint, shape.heads, cache, where, scale, window=window)
+            update = block.output.apply(kernels, mixed)
+            normal = kernels.rms_norm(states, block.feed_norm, shape.epsilon, update=update)
+            update = block.narrow.apply(
+                kernels, kernels.gated(_together(kernels, block.widen, normal), shape.gate)
+            )
+        return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
+
+    def _check(
+        self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], ids: Sequence[npt.NDArray[np.int64]]
+    ) -> None:
+        if len({id(sequence) for sequence, _ in batch}) != len(batch):
+            raise BadInput("a sequence is in the batch twice; give its tokens in one part")
+        for (sequence, _), tokens in zip(batch, ids):
+            if not len(tokens):
+                raise BadInput("a part of the batch has no tokens")
+            if tokens.min() < 0 or tokens.max() >= self.table.rows:
+                raise BadInput(f"a token is outside the vocabulary of {self.table.rows}")
+            if sequence.length + len(tokens) > self.context:
+                raise BadInput(
+                    f"{sequence.length + len(tokens)} tokens are more than the context of {self.context}; "
+                    "shorten the text or open the model with a longer context"
+                )
+
+    def _block(self, tensors: Tensors, name: str) -> Block:
+        shape, attention = self.shape, f"{name}.self_attn"
+        joint = [read_projection(tensors, f"{attention}.{part}_proj") for part in "qkv"]
+        widths = [shape.heads, shape.cached_heads, shape.cached_heads]
+        if [part.rows for part in joint] != [heads * shape.head_size for heads in widths]:
+            raise BadArtifact(f"{attention}: queries, keys and values do not have the sizes of config.json")
+        widen = [read_projection(tensors, f"{name}.mlp.{part}_proj") for part in ("gate", "up")]
+        narrow = read_projection(tensors, f"{name}.mlp.down_proj")
+        if not widen[0].rows == widen[1].rows == narrow.columns:
+            raise BadArtifact(f"{name}.mlp: gate, up and down do not fit together")
+        normed = f"{attention}.q_norm.weight" in tensors
+        return Block(
+            self._gamma(tensors, f"{name}.input_layernorm", shape.hidden),
+            side_by_side(joint),
+            self._gamma(tensors, f"{attention}.q_norm", shape.head_size) if normed else None,
+            self._gamma(tensors, f"{attention}.k_norm", shape.head_size) if normed else None,
+            read_projection(tensors, f"{attention}.o_proj"),
+            self._gamma(tensors, f"{name}.post_attention_layernorm", shape.hidden),
+            side_by_side(widen),
+            narrow,
+        )
+
+    def _gamma(self, tensors: Tensors, name: str, size: int) -> Floats:
+        gamma = read_vector(tensors, f"{name}.weight", size)
+        if gamma is None:
+            raise BadArtifact(f"tensor {name}.weight is missing; the artifact is not a whole model")
+        return gamma + self._norm_offset if self._norm_offset else gamma
+
+    def _head(self, tensors: Tensors) -> Projection:
+        if "lm_head.weight" in tensors:
+            return read_projection(tensors, "lm_head")
+        if len(self.table.matrices) != 1:
+            raise UnsupportedModel("an embedding table in bands cannot give logits; store it as one matrix")
+        return Projection(Linear(self.table.matrices, int8=self.table.matrices[0].tiled))
+
+
+def _together(kernels: Kernels, parts: Sequence[Projection], x: Floats) -> Floats:
+    """The outputs of several projections side by side."""
+    if len(parts) == 1:
+        return parts[0].apply(kernels, x)
+    return np.concatenate([part.apply(kernels, x) for part in parts], axis=1)
+
+
+def _windows(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
+    """Of each layer; 0 where it attends to everything."""
+    window = config.get("sliding_window") or 0
+    if not window or config.get("use_sliding_window") is False:
+        return (0,) * layers
+    kinds = config.get("layer_types") or ["sliding_attention"] * layers
+    return tuple(int(window) if kind == "sliding_attention" else 0 for kind in kinds)

@@ -1,0 +1,1 @@
+"""What a decoder remembers of the texts that it reads and writes."""

@@ -1,0 +1,164 @@
+"""The key-value cache of a decoder: sequences that share one pool of pages.
+
+Knows pages, who uses them and what they take. Knows nothing of models or of what is written into a page.
+
+Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from ondevice.errors import BadInput
+from ondevice.kernels import PAGE, LayerCache, Places
+
+CacheDtype = Literal["float32", "float16"]
+
+
+class CacheFull(BadInput):
+    """No page of the cache is free. tokens: how many it holds in all."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"the cache of {tokens} tokens is full; shorten the text or give it more memory")
+        self.tokens = tokens
+
+
+class PagedCache:
+    """Room for `tokens` tokens, in whole pages, of all sequences together.
+
+    heads: key-value heads. bytes_used and nbytes: what pages in use, and all pages, take.
+    """
+
+    def __init__(
+        self, tokens: int, layers: int, heads: int, head_size: int, dtype: CacheDtype = "float16"
+    ) -> None:
+        if tokens < 1 or layers < 1:
+            raise BadInput(f"a cache needs a token and a layer, not {tokens} and {layers}")
+        pages = -(-tokens // PAGE)
+        kind = np.float16 if dtype == "float16" else np.float32
+        self.layers = [LayerCache.empty(pages, heads, head_size, kind) for _ in range(layers)]
+        self._users = [0] * pages  # sequences that hold each page
+        self._free = list(range(pages))[::-1]
+
+    @staticmethod
+    def bytes_of(tokens: int, layers: int, heads: int, head_size: int, dtype: CacheDtype = "float16") -> int:
+        """What a cache of so many tokens takes."""
+        return -(-tokens // PAGE) * PAGE * layers * heads * 2 * head_size * (2 if dtype == "float16" else 4)
+
+    @property
+    def page_bytes(self) -> int:
+        """Of one page in all layers."""
+        return sum(layer.pool[0].nbytes for layer in self.layers)
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._users) * self.page_bytes
+
+    @property
+    def bytes_used(self) -> int:
+        return (len(self._users) - len(self._free)) * self.page_bytes
+
+    @property
+    def free_tokens(self) -> int:
+        """Tokens that fit into the pages that nobody uses."""
+        return len(self._free) * PAGE
+
+    def sequence(self) -> CachedSequence:
+        """A new, empty sequence."""
+        return CachedSequence(self)
+
+    def _take(self) -> int:
+        if not self._free:
+            raise CacheFull(len(self._users) * PAGE)
+        page = self._free.pop()
+        self._users[page] = 1
+        return page
+
+    def _share(self, page: int) -> None:
+        self._users[page] += 1
+
+    def _give(self, page: int) -> None:
+        self._users[page] -= 1
+        if self._users[page] == 0:
+            self._free.append(page)
+
+    def _own(self, page: int) -> int:
+        """This page, or a copy of it where others use it too."""
+        if self._users[page] == 1:
+            return page
+        copy = self._take()
+        for layer in self.layers:
+            layer.pool[copy] = layer.pool[page]
+        self._give(page)
+        return copy
+
+
+class CachedSequence:
+    """One text in a cache. length: tokens that it remembers."""
+
+    def __init__(self, cache: PagedCache) -> None:
+        self._cache = cache
+        self._pages: list[int] = []
+        self.length = 0
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for so many more tokens. Raises CacheFull, and then nothing has changed."""
+        wanted = -(-(self.length + tokens) // PAGE) - len(self._pages)
+        shared = bool(
+            tokens and self.length % PAGE and self._cache._users[self._pages[self.length // PAGE]] > 1
+        )
+        if max(wanted, 0) + shared > len(self._cache._free):
+            raise CacheFull(self._cache.nbytes // self._cache.page_bytes * PAGE)
+        if shared:
+            at = self.length // PAGE
+            self._pages[at] = self._cache._own(self._pages[at])
+        self._pages += [self._cache._take() for _ in range(wanted)]
+
+    def advance(self, tokens: int) -> None:
+        """So many tokens were written."""
+        self.length += tokens
+
+    def mark(self) -> int:
+        """A place to come back to."""
+        return self.length
+
+    def rollback(self, mark: int) -> None:
+        """Forget what came after a mark. Raises BadInput for a mark that lies ahead."""
+        if not 0 <= mark <= self.length:
+            raise BadInput(f"cannot go back to {mark} of {self.length} tokens")
+        kept = -(-mark // PAGE)
+        for page in self._pages[kept:]:
+            self._cache._give(page)
+        del self._pages[kept:]
+        self.length = mark
+
+    def fork(self) -> CachedSequence:
+        """Another sequence with the same past. Pages are shared until one of the two writes into them."""
+        self.rollback(self.length)  # pages that were reserved and not used stay ours to give back
+        other = CachedSequence(self._cache)
+        other._pages, other.length = list(self._pages), self.length
+        for page in self._pages:
+            self._cache._share(page)
+        return other
+
+    def free(self) -> None:
+        """Give all pages back; the sequence is empty afterwards."""
+        self.rollback(0)
+
+
+def places(batch: Iterable[tuple[CachedSequence, int]]) -> Places:
+    """Where the next tokens of each sequence belong: (sequence, how many), room for them reserved."""
+    rows: Sequence[tuple[CachedSequence, int]] = list(batch)
+    tables = np.zeros((len(rows), max((len(each._pages) for each, _ in rows), default=0)), np.int32)
+    for row, (each, _) in enumerate(rows):
+        tables[row, : len(each._pages)] = each._pages
+    return Places(
+        np.repeat(np.arange(len(rows), dtype=np.int32), [count for _, count in rows]),
+        np.concatenate([np.arange(each.length, each.length + n, dtype=np.int32) for each, n in rows])
+        if rows
+        else np.zeros(0, np.int32),
+        tables,
+    )
