@@ -68,11 +68,7 @@ def make(split: str, count: int, *, seed: int = 0, size: int = 96, scale: int = 
         }
         return DataSet("sr-patches", split, arrays, CONTENTS, facts, VERSION)
 
-    return (
-        kept("sr-patches", settings | {"fonts": [face.name for face in faces]}, render)
-        if count > 512
-        else render()
-    )
+    return kept("sr-patches", settings, render) if count > 512 else render()
 
 
 def draw(samples: DataSet, row: int) -> npt.NDArray[np.uint8]:
