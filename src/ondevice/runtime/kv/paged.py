@@ -54,6 +54,11 @@ class PagedCache:
         return sum(layer.pool[0].nbytes for layer in self.layers)
 
     @property
+    def tokens(self) -> int:
+        """That fit into all pages."""
+        return len(self._users) * PAGE
+
+    @property
     def nbytes(self) -> int:
         return len(self._users) * self.page_bytes
 
@@ -72,7 +77,7 @@ class PagedCache:
 
     def _take(self) -> int:
         if not self._free:
-            raise CacheFull(len(self._users) * PAGE)
+            raise CacheFull(self.tokens)
         page = self._free.pop()
         self._users[page] = 1
         return page
@@ -111,7 +116,7 @@ class CachedSequence:
             tokens and self.length % PAGE and self._cache._users[self._pages[self.length // PAGE]] > 1
         )
         if max(wanted, 0) + shared > len(self._cache._free):
-            raise CacheFull(self._cache.nbytes // self._cache.page_bytes * PAGE)
+            raise CacheFull(self._cache.tokens)
         if shared:
             at = self.length // PAGE
             self._pages[at] = self._cache._own(self._pages[at])
