@@ -106,9 +106,8 @@ def joints(stance: Stance, build: float = 1.0) -> Floats:
         found[f"{name}_ear"] = np.array([side * 0.066, HEAD_Y + 0.004, 0.0])
     found["nose"] = np.array([0.0, HEAD_Y + 0.012, 0.075])
     body = np.stack([found[name] for name in JOINTS])
-    upper = body[:, 1] < -0.2
-    upper[[7, 8, 9, 10]] = True  # arms go with the trunk
-    body[upper] = _leaned(body[upper], stance.lean)
+    hips = JOINTS.index("left_hip")
+    body[:hips] = _leaned(body[:hips], stance.lean)  # head and arms go with the trunk
     return _seen(body, stance.yaw)
 
 

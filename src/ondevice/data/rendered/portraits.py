@@ -75,8 +75,11 @@ def portrait(random: Random, factors: npt.ArrayLike, size: int) -> dict[str, Any
                                (-wide - 0.2, 1.15)], 0.0))  # fmt: skip
     paint(shirt, put(ellipse(0, 2.0, 1.5, 0.8), 0.0))
     paint(skin * 0.8, put(box(-0.32, 0.6, 0.32, 1.45), 0.1))
-    ear = 0.14 + 0.1 * f["ear size"]
-    paint(skin * 0.88, *(put(ellipse(side * (wide + 0.02), 0.02, 0.1, ear), 0.15) for side in (-1, 1)))
+    ear = 0.1 + 0.17 * f["ear size"]
+    paint(
+        skin * 0.88,
+        *(put(ellipse(side * (wide + 0.02), 0.02, 0.07 + 0.4 * ear, ear), 0.15) for side in (-1, 1)),
+    )
     paint(skin, put(head, 0.25))
     paint(
         np.clip(skin * [1.06, 0.93, 0.92], 0, 1),
@@ -109,7 +112,7 @@ def portrait(random: Random, factors: npt.ArrayLike, size: int) -> dict[str, Any
         )
 
     tip = eye_y + 0.3 + 0.17 * f["nose length"]
-    half = 0.08 + 0.1 * f["nose width"]
+    half = 0.07 + 0.15 * f["nose width"]
     paint(skin * 0.84, put([(0.05, eye_y + 0.08), (half, tip), (0, tip + 0.05), (-half * 0.3, tip)], 1.25))
     paint(skin * 1.04, put(ellipse(0, tip - 0.03, half * 0.55, 0.07), 1.3))
     paint(skin * 0.5, *(put(ellipse(side * half * 0.6, tip + 0.03, 0.035, 0.025), 1.25) for side in (-1, 1)))
