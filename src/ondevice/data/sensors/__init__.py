@@ -4,7 +4,9 @@ Knows which kinds there are and who is in which split. Knows nothing of models. 
 (facts["subjects"]: people, motors, fingers), each with a body of its own; the classes lie in how a signal is built,
 not in its size. Sensors are mounted, gained and disturbed differently at every recording.
 
-Measured (1,500 train, 500 test, other subjects): see `motion`, `ecg`, `motor` and `soft`.
+Measured (1,500 train, 500 test): a linear head on the frozen random features of a small CNN (4 strided convolutions,
+24 to 72 channels), and the same CNN after 15 epochs: motion 63 and 83 %, ecg 65 and 97 %, motor 66 and 90 %, soft
+81 and 95 %.
 """
 
 from __future__ import annotations
