@@ -3,6 +3,9 @@
 Knows pages and scanners. Knows nothing of readers. Train and test differ in fonts (facts["fonts"]: DejaVu Serif and
 Sans Mono against DejaVu Sans and Aileron); the words are the same English ones. Paper, ink, lamp, angle, focus and
 what shines through from the back vary in both.
+
+Measured (720 train, 240 test, height 192, six types): a linear head on the frozen random features of a small CNN (4
+stages, 16 to 96 channels) 50 %; the same CNN after 8 epochs 100 %.
 """
 
 from __future__ import annotations
