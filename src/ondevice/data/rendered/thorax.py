@@ -99,6 +99,9 @@ class Thorax:
         )
         self.lungs = [self._lung(which) for which in (0, 1)]
         self.lung = np.maximum(*self.lungs)
+        self.free = self.edge = np.zeros((side, side))
+        if findings[PNEUMOTHORAX]:
+            self.free, self.edge = self._pneumothorax()
 
     def soft(self, field: npt.NDArray[np.floating], radius: float) -> Field:
         """Blurred by a radius in the steps of `_FINE`."""
@@ -255,7 +258,7 @@ class Thorax:
             for sign in (-1, 1)
         )
         total = 0.21 * self.soft(total, 1.0) * self.lung + 0.13 * wide * hila * self.lung
-        return np.asarray(total * (1 - self._bare()))
+        return np.asarray(total * (1 - self.free))
 
     def _grow(
         self,
@@ -275,37 +278,25 @@ class Thorax:
         if left > 1:
             for split in (-0.33, 0.33):
                 if random.random() < 0.86:
-                    self._grow(
-                        branches,
-                        line[-1],
-                        angle + split + random.normal(0, 0.12),
-                        sign,
-                        width * 0.74,
-                        left - 1,
-                    )
+                    turned = angle + split + random.normal(0, 0.12)
+                    self._grow(branches, line[-1], turned, sign, width * 0.74, left - 1)
 
-    def _bare(self) -> Field:
-        """Where a pneumothorax has left no lung, 0..1; decides its side and size once."""
-        if not self.findings[PNEUMOTHORAX]:
-            return np.zeros((self.side, self.side))
-        if not hasattr(self, "_free"):
-            which = int(self.random.integers(2))
-            sign, depth = (-1, 1)[which], self.random.uniform(0.05, 0.10)
-            height = np.clip((self.y - self.body.apex) / (self.domes[which] - self.body.apex), 0, 1)
-            shrunk = (self.body.width - depth * (1.25 - 0.75 * height)) * np.clip(
-                (self.y - self.body.apex - depth * 0.9) / 0.3, 1e-3, 1
-            ) ** 0.45
-            out = ((self.x - 0.5) * sign - shrunk) * _FINE
-            self._free = step(out, 2) * self.lungs[which]
-            self._edge = np.exp(-((out / 2.2) ** 2)) * self.lungs[which]
-            self.masks[PNEUMOTHORAX] = self._free > 0.5
-        return self._free
+    def _pneumothorax(self) -> tuple[Field, Field]:
+        """Where no lung is left, and the lung's edge, both 0..1; with its mask."""
+        which, depth = int(self.random.integers(2)), self.random.uniform(0.05, 0.10)
+        height = np.clip((self.y - self.body.apex) / (self.domes[which] - self.body.apex), 0, 1)
+        top = np.clip((self.y - self.body.apex - depth * 0.9) / 0.3, 1e-3, 1) ** 0.45
+        shrunk = (self.body.width - depth * (1.25 - 0.75 * height)) * top
+        out = ((self.x - 0.5) * (-1, 1)[which] - shrunk) * _FINE
+        free = step(out, 2) * self.lungs[which]
+        self.masks[PNEUMOTHORAX] = free > 0.5
+        return free, np.asarray(np.exp(-((out / 2.2) ** 2)) * self.lungs[which])
 
     def _findings(self) -> Field:
         random, side = self.random, self.side
         total = np.zeros((side, side))
         if self.findings[PNEUMOTHORAX]:
-            total += random.uniform(0.05, 0.13) * self._edge - 0.08 * self._bare()
+            total += random.uniform(0.05, 0.13) * self.edge - 0.08 * self.free
         if self.findings[NODULE]:
             x, y = self._spot(0.12, 0.85)
             radius = random.uniform(0.024, 0.046)

@@ -36,7 +36,7 @@ from ondevice.data.rendered.thorax import (
 from ondevice.data.sets import Array, DataSet, Ragged, generator, kept
 from ondevice.errors import BadInput
 
-VERSION = "3"
+VERSION = "4"
 SEXES = ("female", "male")
 PATIENTS = {"train": range(100_000), "test": range(100_000, 150_000)}
 DEVICES = {"train": ("ceiling", "bucky", "mobile"), "test": ("tower", "cart")}
