@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ondevice.verbs.doctor import doctor
     from ondevice.verbs.export import ExportResult, export
     from ondevice.verbs.fit import FitResult, fit
-    from ondevice.verbs.open import open
-    from ondevice.verbs.run import RunResult, run
+    from ondevice.verbs.open import open, open_language
+    from ondevice.verbs.run import RunResult, run, write
     from ondevice.verbs.search import SearchResult, search
     from ondevice.verbs.systems import Proof, prove, systems
 
@@ -35,10 +35,12 @@ _HOME = {
     "export": "ondevice.verbs.export",
     "fit": "ondevice.verbs.fit",
     "open": "ondevice.verbs.open",
+    "open_language": "ondevice.verbs.open",
     "prove": "ondevice.verbs.systems",
     "run": "ondevice.verbs.run",
     "search": "ondevice.verbs.search",
     "systems": "ondevice.verbs.systems",
+    "write": "ondevice.verbs.run",
 }
 
 __all__ = [
@@ -55,10 +57,12 @@ __all__ = [
     "export",
     "fit",
     "open",
+    "open_language",
     "prove",
     "run",
     "search",
     "systems",
+    "write",
 ]
 
 

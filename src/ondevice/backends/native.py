@@ -24,12 +24,13 @@ def open_artifact(artifact: Artifact, *, threads: int | None = None) -> NativeSe
         tokenizer = Tokenizer.from_str(artifact.tokenizer_json)
     except Exception as problem:  # `tokenizers` raises bare Exceptions
         raise BadArtifact(f"the tokenizer cannot be read: {problem}") from problem
-    kernels = Kernels(threads if threads is not None else _processors())
+    kernels = Kernels(threads if threads is not None else processors())
     encoder = Encoder(artifact.tensors, artifact.config, kernels)
     return NativeSession(encoder, tokenizer, Task.from_json(artifact.task))
 
 
-def _processors() -> int:
+def processors() -> int:
+    """That this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,6 +1,6 @@
 """The small models that this project trains: names, files, checksums.
 
-Knows where a finished model lies and how to open it. Knows nothing of how one is trained: that is
+Knows where a finished model lies, without torch, and how to open it, with. Knows nothing of how one is trained: that is
 `ondevice.train.recipes`, one file a model. A finished model is a folder: `config.json`, `model.safetensors`
 (float16), `tokenizer.json` where it reads text, and `zoo.json` (recipe hash, seed, scale, held-out metrics,
 data, checksums). Folders shipped in the package come first, then the user's cache.
@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from ondevice.atomic import writing
 from ondevice.cache import cache_folder
 from ondevice.errors import BadArtifact, BadInput, NotBuilt
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 ZooScale = Literal["quick", "full"]
 

@@ -1,4 +1,4 @@
-"""open: an artifact on disk becomes a session that runs."""
+"""open: what is on disk becomes a session that runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from ondevice.artifact import Artifact
 from ondevice.backends import open_session
+from ondevice.errors import BadInput
 
 if TYPE_CHECKING:
+    from ondevice.backends.language import LanguageSession
     from ondevice.backends.session import Session
 
 
 def open(
     artifact: str | Path, backend: str = "native", *, threads: int | None = None, verify: bool = False
 ) -> Session:
-    """A session on an artifact.
+    """A session on an artifact, for embedding or classification.
 
     backend: "native" (needs nothing but the base install), "torch", "onnxruntime" or "mlx".
     threads: all processors unless told otherwise. verify: check every tensor's checksum now instead of when
@@ -25,3 +27,35 @@ def open(
     if verify:
         opened.verify()
     return open_session(opened, backend, threads=threads)
+
+
+def open_language(
+    model: str | Path, *, threads: int | None = None, context: int | None = None
+) -> LanguageSession:
+    """A session on a language model of the Llama family, which writes text.
+
+    model: a Hugging Face folder (config.json, tokenizer.json, safetensors) or a name of the zoo.
+    threads: all processors unless told otherwise. context: longest text in tokens, prompt and answer together.
+    Raises BadInput where it is neither, UnsupportedModel for another architecture.
+    """
+    from ondevice.backends.language import LanguageSession
+    from ondevice.backends.native import processors
+
+    if threads is not None and threads < 1:
+        raise BadInput(f"threads must be at least 1, not {threads}")
+    if context is not None and context < 2:
+        raise BadInput(f"a context of {context} tokens has no room for a prompt and an answer")
+    return LanguageSession.open(
+        language_folder(model) or Path(model), threads=threads or processors(), context=context
+    )
+
+
+def language_folder(model: str | Path) -> Path | None:
+    """Where a language model lies: a Hugging Face folder, or the zoo's of that name; None where it is neither."""
+    from ondevice.backends.language import is_language_model
+    from ondevice.models import zoo
+
+    folder = Path(model)
+    if not folder.exists() and str(model) in zoo.ENTRIES:
+        folder = zoo.locate(str(model))
+    return folder if is_language_model(folder) else None

@@ -1,16 +1,18 @@
-"""run: texts through a finished artifact. Needs the base install only."""
+"""run: texts through a finished artifact, or text from a language model. Needs the base install only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.verbs.open import open
+from ondevice.verbs.open import open, open_language
 
 if TYPE_CHECKING:
+    from ondevice.backends.language import Piece
     from ondevice.models.tasks import Floats
+    from ondevice.runtime.decode.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,26 @@ def run(
         if session.task.kind == "embedding":
             return RunResult(tuple(texts), session.embed(texts), None)
         return RunResult(tuple(texts), None, session.classify(texts), session.task.labels)
+
+
+def write(
+    model: str | Path,
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    sampling: Sampling | None = None,
+    limit: int = 256,
+    stop: Sequence[str] = (),
+    threads: int | None = None,
+    context: int | None = None,
+) -> Iterator[Piece]:
+    """Text of a language model, piece by piece; see `ondevice.open_language` for many calls.
+
+    prompt: a text to go on with, or messages [{"role", "content"}, ...] for a model with a chat template.
+    sampling: greedy unless given. limit: most tokens. stop: strings that end the text.
+    """
+    with open_language(model, threads=threads, context=context) as session:
+        settings: dict[str, Any] = {"sampling": sampling, "limit": limit, "stop": stop}
+        if isinstance(prompt, str):
+            yield from session.generate(prompt, **settings)
+        else:
+            yield from session.chat(prompt, **settings)

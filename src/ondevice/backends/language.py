@@ -1,0 +1,170 @@
+"""Language models on the native runtime: a prompt or a chat goes in, text comes out piece by piece.
+
+Knows tokenizers, chat templates and Hugging Face folders. Knows nothing of how tokens are computed or chosen: that
+is `runtime.engine`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ondevice.errors import BadInput
+from ondevice.kernels import Kernels
+from ondevice.runtime.chat import ChatTemplate, Message
+from ondevice.runtime.decode.sampling import Sampling
+from ondevice.runtime.decoder import FAMILIES, Decoder
+from ondevice.runtime.engine import Engine
+from ondevice.runtime.weights.safetensors import Checkpoint
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one token adds. text: may be empty, where a character needs more tokens. logprob: the token's own."""
+
+    text: str
+    token: int
+    logprob: float
+
+
+def is_language_model(folder: Path) -> bool:
+    """Whether a folder is a Hugging Face checkpoint of a decoder that the native runtime reads."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        not (folder / "ondevice.json").exists()
+        and isinstance(config, dict)
+        and config.get("model_type") in FAMILIES
+    )
+
+
+class LanguageSession:
+    """A decoder that is ready to write. Close it, or use it in a `with` block."""
+
+    backend = "native"
+
+    def __init__(self, engine: Engine, tokenizer: Any, folder: Path, ends: frozenset[int]) -> None:
+        self.tokenizer, self.ends, self._folder = tokenizer, ends, folder
+        self._engine: Engine | None = engine
+
+    @classmethod
+    def open(cls, folder: str | Path, *, threads: int, context: int | None = None) -> LanguageSession:
+        """A Hugging Face folder of the Llama family: config.json, tokenizer.json and safetensors.
+
+        context: longest text in tokens, prompt and answer together; the cache is made for it.
+        Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
+        """
+        from tokenizers import Tokenizer
+
+        folder = Path(folder)
+        config = _json(folder / "config.json")
+        path = folder / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as problem:  # `tokenizers` raises bare Exceptions
+            raise BadInput(f"{path} cannot be read as a tokenizer: {problem}") from problem
+        decoder = Decoder(Checkpoint(folder), config, Kernels(threads), context=context)
+        if tokenizer.get_vocab_size() > decoder.vocabulary:
+            raise BadInput(
+                f"the tokenizer does not match the model: it has {tokenizer.get_vocab_size()} tokens, the model "
+                f"{decoder.vocabulary}"
+            )
+        ends: set[int] = set()
+        generation = folder / "generation_config.json"
+        for fields in (config, _json(generation) if generation.is_file() else {}):
+            end = fields.get("eos_token_id")
+            ends |= {int(each) for each in (end if isinstance(end, list) else [end]) if each is not None}
+        return cls(Engine(decoder), tokenizer, folder, frozenset(ends))
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The model's chat template, if it has one. Raises MissingExtra where it has and jinja2 is not there."""
+        return ChatTemplate.of(self._folder)
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise BadInput("this session is closed; open a new one")
+        return self._engine
+
+    def chat(self, messages: Sequence[Message], **settings: Any) -> Iterator[Piece]:
+        """The answer to messages [{"role", "content"}, …], piece by piece; settings as for `generate`.
+
+        Raises BadInput where the model has no chat template.
+        """
+        if self.template is None:
+            raise BadInput("this model has no chat template; give it a prompt instead")
+        return self._write(
+            self.tokenizer.encode(self.template.render(messages), add_special_tokens=False).ids, **settings
+        )
+
+    def generate(self, prompt: str, **settings: Any) -> Iterator[Piece]:
+        """What the model writes after a prompt, piece by piece.
+
+        sampling: a `Sampling`, greedy unless given. limit: most tokens, 256 unless given. stop: strings that end the
+        text; they are not part of it. Ending the iteration early frees what it holds.
+        """
+        if not prompt:
+            raise BadInput("the prompt is empty")
+        return self._write(self.tokenizer.encode(prompt).ids, **settings)
+
+    def close(self) -> None:
+        """Give back what the session holds."""
+        self._engine = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(
+        self, ids: list[int], *, sampling: Sampling | None = None, limit: int = 256, stop: Sequence[str] = ()
+    ) -> Iterator[Piece]:
+        from tokenizers.decoders import DecodeStream
+
+        if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
+            raise BadInput("stop must be a list of strings that are not empty")
+        stream = DecodeStream(ids=list(ids), skip_special_tokens=True)
+        held = ""  # text that may be the beginning of a stop string
+        waiting: list[Piece] = []
+        for choice in self.engine.stream(ids, sampling=sampling, limit=limit, stops=tuple(self.ends)):
+            text = stream.step(self.tokenizer, choice.token) or ""
+            held += text
+            waiting.append(Piece(text, choice.token, choice.logprob))
+            at = min((place for each in stop if (place := held.find(each)) >= 0), default=-1)
+            if at >= 0:
+                yield from _cut(waiting, at)
+                return
+            if not any(held.endswith(each[:size]) for each in stop for size in range(1, len(each))):
+                yield from waiting
+                held, waiting = "", []
+        yield from waiting
+
+
+def _cut(pieces: Sequence[Piece], size: int) -> Iterator[Piece]:
+    """The first `size` characters of pieces."""
+    for piece in pieces:
+        if size <= 0:
+            return
+        yield Piece(piece.text[:size], piece.token, piece.logprob)
+        size -= len(piece.text)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise BadInput(f"{path} cannot be read as JSON: {problem}") from problem
+    if not isinstance(fields, dict):
+        raise BadInput(f"{path} holds a {type(fields).__name__}, expected an object")
+    return fields
