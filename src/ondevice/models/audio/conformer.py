@@ -4,12 +4,12 @@ Knows log-mel frames and label probabilities. Knows nothing of sound, texts or t
 
 Source: Conformer (Gulati 2020), figures 1 to 3; exits after Wright et al. (2024), "Training dynamic models using
 early exits for automatic speech recognition". Layer normalisation stands in the convolution module where the
-paper has batch normalisation: padding and single utterances then change nothing.
+paper has batch normalisation: padding and single utterances then change nothing. Frames carry no code of their
+place: the convolutions tell before from after.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,7 +99,7 @@ class Conformer(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        width, bands, channels = int(config["width"]), int(config["bands"]), 16
+        width, bands = int(config["width"]), int(config["bands"])
         self.exits = tuple(int(depth) for depth in config["exits"])
         if (
             not self.exits
@@ -114,9 +114,9 @@ class Conformer(nn.Module):
         self.register_buffer("mean", torch.zeros(bands))
         self.register_buffer("deviation", torch.ones(bands))
         self.subsample = nn.ModuleList(
-            nn.Conv2d(inputs, channels, 3, stride=2, padding=1) for inputs in (1, channels)
+            nn.Conv1d(inputs, width, 3, stride=2, padding=1) for inputs in (bands, width)
         )
-        self.enter = nn.Linear(channels * -(-bands // 4), width)
+        self.entered = nn.LayerNorm(width)
         self.layers = nn.ModuleList(
             ConformerLayer(width, config["heads"], config["hidden"], config["kernel"])
             for _ in range(config["layers"])
@@ -144,26 +144,17 @@ class Conformer(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the first layer gets: (batch, frames', width), its mask (batch, frames') and lengths'."""
         mask = _mask(features.shape[1], lengths)
-        x = ((features - self.mean) / self.deviation).unsqueeze(1)
+        x = ((features - self.mean) / self.deviation).transpose(1, 2)
         for convolution in self.subsample:
             # Zeros beyond each row's end before every convolution: a row is the same alone and in a batch.
-            x = functional.silu(convolution(x * mask[:, None, :, None]))
+            x = functional.silu(convolution(x * mask.unsqueeze(1)))
             lengths = (lengths + 1) // 2
             mask = _mask(x.shape[2], lengths)
-        batch, channels, frames, bands = x.shape
-        x = self.enter(x.transpose(1, 2).reshape(batch, frames, channels * bands))
-        return x + positions(frames, x.shape[-1]).to(x), mask, lengths
+        return self.entered(x.transpose(1, 2)), mask, lengths
 
 
 def _mask(frames: int, lengths: torch.Tensor) -> torch.Tensor:
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
-
-
-def positions(frames: int, width: int) -> torch.Tensor:
-    """Sines and cosines of the frame's number, (frames, width) (Vaswani 2017, section 3.5)."""
-    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-    angle = torch.arange(frames)[:, None] * rate
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
