@@ -84,7 +84,6 @@ def learn(
     steps: int,
     seed: int,
     progress: Progress = lambda what, done: None,
-    what: str = "training",
 ) -> float:
     """Teach a causal model to predict the stream; the mean loss of the last tenth of the steps, nats a token.
 
@@ -130,7 +129,7 @@ def learn(
         if step >= 0.9 * steps:
             last.append(value)
         if step % max(1, steps // _REPORTS) == 0:
-            progress(f"{what}: loss {value:.2f}", step / steps)
+            progress("training", step / steps)
     module.eval()
     return sum(last) / len(last)
 
@@ -175,9 +174,7 @@ def _loss(module: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tor
     with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
         out = module(input_ids=inputs, use_cache=False)
     loss = nn.functional.cross_entropy(out.logits.float().flatten(0, 1), targets.flatten())
-    balance = getattr(
-        out, "aux_loss", None
-    )  # of experts: transformers leaves it out where no labels are given
+    balance = getattr(out, "aux_loss", None)  # of experts
     weight = getattr(getattr(module, "config", None), "router_aux_loss_coef", 0.0)
     return loss if balance is None else loss + weight * balance
 

@@ -1,0 +1,62 @@
+"""How rerank-tiny makes its pairs, and how it is judged beside BM25."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ondevice.models.zoo import from_hugging_face
+from ondevice.train.recipes.language import learn_tokenizer
+from ondevice.train.recipes.rerank_tiny import configuration, judge, pairs, score
+
+PAIRS = [
+    (f"How is item number {n} opened again?", f"One turns key {n} and pulls; there is no other way.")
+    for n in range(30)
+]
+
+
+class Even(nn.Module):
+    """The right passage is the one that holds the most tokens of the query (its last ones)."""
+
+    def forward(
+        self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Any:
+        shared = [
+            len(set(ids[kinds == 0].tolist()) & set(ids[(kinds == 1) & (mask == 1)].tolist()))
+            for ids, kinds, mask in zip(input_ids, token_type_ids, attention_mask, strict=True)
+        ]
+        return SimpleNamespace(logits=torch.tensor(shared).float()[:, None])
+
+
+def test_a_pair_is_a_first_sentence_and_what_follows() -> None:
+    rest = "It goes on for a while, " * 5
+    text = f"NAME\n\nOpen the file and read it.  {rest}\n\nToo short. Rest.\n\nno sentence at all"
+    assert pairs([text]) == [("Open the file and read it.", rest.strip())]
+
+
+def test_a_passage_scores_the_same_alone_and_among_longer_ones() -> None:
+    torch.manual_seed(0)
+    tokenizer = learn_tokenizer([text for pair in PAIRS for text in pair], 300)
+    module = from_hugging_face(configuration() | {"num_hidden_layers": 2}).eval()
+    passages = ["short one", "a passage that is a good deal longer than the other"]
+    both = score(module, tokenizer, "what is it?", passages)
+    alone = [float(score(module, tokenizer, "what is it?", [passage])[0]) for passage in passages]
+    assert both == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_good_scorer_is_judged_better_than_a_bad_one() -> None:
+    tokenizer = learn_tokenizer([text for pair in PAIRS for text in pair], 300)
+
+    class Odd(Even):
+        def forward(self, *args: Any, **named: Any) -> Any:
+            return SimpleNamespace(logits=-super().forward(*args, **named).logits)
+
+    plain, good = judge(Even(), tokenizer, PAIRS)
+    again, bad = judge(Odd(), tokenizer, PAIRS)
+    assert np.array_equal(plain, again)
+    assert good.mean() > 0.8 > 0.3 > bad.mean()
