@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ondevice.verbs.open import open, open_language
     from ondevice.verbs.run import RunResult, run, write
     from ondevice.verbs.search import SearchResult, search
+    from ondevice.verbs.serve import serve
     from ondevice.verbs.systems import Proof, prove, systems
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _HOME = {
     "prove": "ondevice.verbs.systems",
     "run": "ondevice.verbs.run",
     "search": "ondevice.verbs.search",
+    "serve": "ondevice.verbs.serve",
     "systems": "ondevice.verbs.systems",
     "write": "ondevice.verbs.run",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "prove",
     "run",
     "search",
+    "serve",
     "systems",
     "write",
 ]

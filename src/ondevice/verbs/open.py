@@ -30,12 +30,13 @@ def open(
 
 
 def open_language(
-    model: str | Path, *, threads: int | None = None, context: int | None = None
+    model: str | Path, *, threads: int | None = None, context: int | None = None, texts: int = 1
 ) -> LanguageSession:
     """A session on a language model of the Llama family, which writes text.
 
     model: a Hugging Face folder (config.json, tokenizer.json, safetensors) or a name of the zoo.
     threads: all processors unless told otherwise. context: longest text in tokens, prompt and answer together.
+    texts: how many of that length the cache holds.
     Raises BadInput where it is neither, UnsupportedModel for another architecture.
     """
     from ondevice.backends.language import LanguageSession
@@ -46,7 +47,7 @@ def open_language(
     if context is not None and context < 2:
         raise BadInput(f"a context of {context} tokens has no room for a prompt and an answer")
     return LanguageSession.open(
-        language_folder(model) or Path(model), threads=threads or processors(), context=context
+        language_folder(model) or Path(model), threads=threads or processors(), context=context, texts=texts
     )
 
 

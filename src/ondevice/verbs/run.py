@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ondevice.verbs.open import open, open_language
 
 if TYPE_CHECKING:
-    from ondevice.backends.language import Piece
     from ondevice.models.tasks import Floats
     from ondevice.runtime.decode.sampling import Sampling
+    from ondevice.runtime.decode.spelling import Piece
 
 
 @dataclass(frozen=True)

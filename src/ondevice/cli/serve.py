@@ -1,0 +1,35 @@
+"""ondevice serve"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ondevice.cli.output import Threads, notes
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="A language model's folder, or its name in the zoo.")],
+    host: Annotated[
+        str, typer.Option(help="Who may connect; another than this machine needs a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    key: Annotated[
+        str | None, typer.Option(envvar="ONDEVICE_API_KEY", help="What clients must send as a bearer token.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What clients call the model; the folder's name unless given.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(help="Longest text in tokens.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Serve a language model behind OpenAI's API."""
+    from pathlib import Path
+
+    from ondevice.verbs.serve import serve as run
+
+    notes.print(
+        f"  http://{host}:{port}/v1   model: {name or Path(model).name}   Ctrl-C ends it", highlight=False
+    )
+    run(model, host=host, port=port, key=key, name=name, threads=threads, context=context)

@@ -1,0 +1,1 @@
+"""A server for the applications that people have: the wire format of OpenAI's API over the engine."""
