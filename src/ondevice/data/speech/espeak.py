@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -99,12 +98,6 @@ def speak(text: str, voice: Voice = Voice()) -> Spoken:
         tuple(word.group() for word in words),
         np.asarray(word_starts, np.int64),
     )
-
-
-def speak_all(requests: Iterable[tuple[str, Voice]]) -> Iterator[Spoken]:
-    """`speak` of each, in their order."""
-    for text, voice in requests:
-        yield speak(text, voice)
 
 
 class _Process:
