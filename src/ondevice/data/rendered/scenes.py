@@ -4,6 +4,9 @@ Knows which kinds of things are in which split, the weather, and the layout of p
 nothing of how a thing is drawn: that is `street`.
 
 Train and test share no kind of facade, paving, tree, car, sign or sky, nor gabled roofs and long coats (test only).
+
+Measured on 300 of the test: reference-unet reaches a mean intersection over union of 0.787 (95.2 % of the pixels), a
+linear head on its features with frozen random weights 0.105 (46.9 %).
 """
 
 from __future__ import annotations
