@@ -2,6 +2,9 @@
 
 Train and test differ in voices (see `voices`), in the other words ("unknown" of the test was never heard) and in
 noise. Knows nothing of networks.
+
+Accuracy on 600 test clips, of networks trained on 3600 (recipe keyword-dscnn): DS-CNN 93.0 %, its own random
+features frozen under a trained head 26.2 %. Of the other words, none of which it ever heard, 38 % are told as such.
 """
 
 from __future__ import annotations
