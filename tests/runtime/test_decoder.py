@@ -31,6 +31,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"model_type": "qwen2"},
     "qwen3": {"model_type": "qwen3", "head_dim": 32},
     "gemma": {"model_type": "gemma", "num_key_value_heads": 1},
+    "mixtral": {"model_type": "mixtral", "num_local_experts": 5, "num_experts_per_tok": 2},
+    "qwen2_moe": {"model_type": "qwen2_moe", "num_experts": 4, "moe_intermediate_size": 32,
+                  "num_experts_per_tok": 3, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]},
+    "qwen3_moe": {"model_type": "qwen3_moe", "num_experts": 6, "moe_intermediate_size": 32,
+                  "num_experts_per_tok": 2, "norm_topk_prob": True},
+    "olmoe": {"model_type": "olmoe", "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16,
+              "hidden_size": 64, "eos_token_id": 1},
 }  # fmt: skip
 
 
@@ -88,7 +95,7 @@ def test_greedy_tokens_match_transformers(family: str) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(
-    family=st.sampled_from(["llama", "mistral", "qwen3"]),
+    family=st.sampled_from(["llama", "mistral", "qwen3", "mixtral", "qwen2_moe", "olmoe"]),
     lengths=st.lists(st.integers(1, 140), min_size=1, max_size=4),
     cuts=st.lists(st.integers(1, 139), max_size=4),
     dtype=st.sampled_from(["float32", "float16"]),

@@ -1,4 +1,5 @@
-"""Decoders of the Llama family on the kernels: Llama 2 and 3, Mistral, Qwen 2 and 3, SmolLM, Gemma.
+"""Decoders of the Llama family on the kernels: Llama 2 and 3, Mistral, Qwen 2 and 3, SmolLM, Gemma; and with experts
+Mixtral, Qwen-MoE and OLMoE.
 
 Knows the architecture: pre-norm blocks, rotary positions, grouped queries, gated feed-forward. Knows nothing of
 tokenizers, sampling, files or torch. A sequence's logits do not depend on what is beside it, on how its tokens are
@@ -18,12 +19,13 @@ import numpy.typing as npt
 from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
 from ondevice.kernels import Kernels, Linear
 from ondevice.runtime.kv.paged import CachedSequence, CacheDtype, CacheFull, PagedCache, places
+from ondevice.runtime.moe.experts import Expert, Experts, read_dense, read_experts
 from ondevice.runtime.projection import Projection, Tensors, read_projection, read_vector, side_by_side
 from ondevice.runtime.rotary import tables
 from ondevice.runtime.table import read_table
 
 Floats = npt.NDArray[np.float32]
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
 _GATES = {
     "silu": "silu",
     "swish": "silu",
@@ -79,7 +81,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer. joint: queries, keys and values in as few products as can be; query_norm, key_norm: Qwen 3's."""
+    """One layer. joint: queries, keys and values in as few products as can be. query_norm, key_norm: of a head
+    (Qwen 3), or of all heads together (OLMoE)."""
 
     attention_norm: Floats
     joint: list[Projection]
@@ -87,8 +90,7 @@ class Block:
     key_norm: Floats | None
     output: Projection
     feed_norm: Floats
-    widen: list[Projection]
-    narrow: Projection
+    feed: Expert | Experts
 
 
 class Decoder:
@@ -109,7 +111,7 @@ class Decoder:
         cache_tokens: int | None = None,
         cache_dtype: CacheDtype = "float16",
     ) -> None:
-        self.kernels, self.shape = kernels, Shape.of(config)
+        self.kernels, self.config, self.shape = kernels, config, Shape.of(config)
         shape = self.shape
         self.context = min(context or shape.positions, shape.positions)
         gemma = config["model_type"] == "gemma"
@@ -178,17 +180,28 @@ class Decoder:
         for block, cache, window in zip(self.blocks, self.cache.layers, shape.window, strict=True):
             normal = kernels.rms_norm(states, block.attention_norm, shape.epsilon, update=update)
             joint = _together(kernels, block.joint, normal)
+            by_head = block.query_norm is not None and block.query_norm.size == shape.head_size
+            if not by_head:
+                self._normalise_all(block, joint)
             kernels.remember(
                 joint, shape.heads, cache, where, self.cosine, self.sine,
-                query_gamma=block.query_norm, key_gamma=block.key_norm, epsilon=shape.epsilon,
+                query_gamma=block.query_norm if by_head else None, key_gamma=block.key_norm if by_head else None,
+                epsilon=shape.epsilon,
             )  # fmt: skip
             mixed = kernels.attend(joint, shape.heads, cache, where, scale, window=window)
             update = block.output.apply(kernels, mixed)
             normal = kernels.rms_norm(states, block.feed_norm, shape.epsilon, update=update)
-            update = block.narrow.apply(
-                kernels, kernels.gated(_together(kernels, block.widen, normal), shape.gate)
-            )
+            update = block.feed.apply(kernels, normal, shape.gate)
         return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
+
+    def _normalise_all(self, block: Block, joint: Floats) -> None:
+        """Queries, and keys, of all heads together, where the model has such norms."""
+        start = 0
+        for gamma in (block.query_norm, block.key_norm):
+            if gamma is not None:
+                part = np.ascontiguousarray(joint[:, start : start + gamma.size])
+                joint[:, start : start + gamma.size] = self.kernels.rms_norm(part, gamma, self.shape.epsilon)
+                start += gamma.size
 
     def _check(
         self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], ids: Sequence[npt.NDArray[np.int64]]
@@ -212,20 +225,20 @@ class Decoder:
         widths = [shape.heads, shape.cached_heads, shape.cached_heads]
         if [part.rows for part in joint] != [heads * shape.head_size for heads in widths]:
             raise BadArtifact(f"{attention}: queries, keys and values do not have the sizes of config.json")
-        widen = [read_projection(tensors, f"{name}.mlp.{part}_proj") for part in ("gate", "up")]
-        narrow = read_projection(tensors, f"{name}.mlp.down_proj")
-        if not widen[0].rows == widen[1].rows == narrow.columns:
-            raise BadArtifact(f"{name}.mlp: gate, up and down do not fit together")
-        normed = f"{attention}.q_norm.weight" in tensors
+        query_norm = key_norm = None
+        if f"{attention}.q_norm.weight" in tensors:
+            together = tensors[f"{attention}.q_norm.weight"].to_dense().size != shape.head_size
+            sizes = [heads * shape.head_size if together else shape.head_size for heads in widths[:2]]
+            query_norm = self._gamma(tensors, f"{attention}.q_norm", sizes[0])
+            key_norm = self._gamma(tensors, f"{attention}.k_norm", sizes[1])
         return Block(
             self._gamma(tensors, f"{name}.input_layernorm", shape.hidden),
             side_by_side(joint),
-            self._gamma(tensors, f"{attention}.q_norm", shape.head_size) if normed else None,
-            self._gamma(tensors, f"{attention}.k_norm", shape.head_size) if normed else None,
+            query_norm,
+            key_norm,
             read_projection(tensors, f"{attention}.o_proj"),
             self._gamma(tensors, f"{name}.post_attention_layernorm", shape.hidden),
-            side_by_side(widen),
-            narrow,
+            read_experts(tensors, name, self.config) or read_dense(tensors, f"{name}.mlp"),
         )
 
     def _gamma(self, tensors: Tensors, name: str, size: int) -> Floats:

@@ -1,0 +1,134 @@
+"""A feed-forward layer of experts, of which each token uses a few.
+
+Knows the router's rule and where experts' tensors lie in the checkpoints of Mixtral, Qwen and OLMoE. Knows nothing of
+the rest of the network. A token's result does not depend on the tokens beside it.
+
+Sources: Shazeer et al. 2017, "Outrageously Large Neural Networks"; Jiang et al. 2024, "Mixtral of Experts".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.errors import BadArtifact
+from ondevice.kernels import Kernels, Linear, Matrix
+from ondevice.runtime.projection import Projection, Tensors, read_projection, side_by_side
+
+Floats = npt.NDArray[np.float32]
+# Where a layer keeps its router and its experts, and what an expert calls gate, up and down.
+_PLACES = (
+    ("mlp", ("gate_proj", "up_proj", "down_proj")),
+    ("block_sparse_moe", ("w1", "w3", "w2")),
+)
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A gated feed-forward layer. widen: gate and up, in one product where they read their input alike."""
+
+    widen: list[Projection]
+    narrow: Projection
+
+    def apply(self, kernels: Kernels, x: Floats, gate: str) -> Floats:
+        """narrow(activation(gate) * up), (tokens, hidden)."""
+        parts = [part.apply(kernels, x) for part in self.widen]
+        wide = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return self.narrow.apply(kernels, kernels.gated(wide, gate))
+
+
+@dataclass(frozen=True)
+class Experts:
+    """used: experts a token. normalised: whether the weights of those used sum to one. shared: an expert that all
+    tokens use, with a gate of its own."""
+
+    router: Projection
+    experts: Sequence[Expert]
+    used: int
+    normalised: bool
+    shared: Expert | None = None
+    shared_gate: Projection | None = None
+
+    def route(self, kernels: Kernels, x: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Which experts each token uses, likeliest first, and their weights: (tokens, used) each."""
+        logits = self.router.apply(kernels, x)
+        spread = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = spread / spread.sum(axis=1, keepdims=True)
+        chosen = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.used]
+        weights = np.take_along_axis(probabilities, chosen, axis=1)
+        return chosen, weights / weights.sum(axis=1, keepdims=True) if self.normalised else weights
+
+    def apply(self, kernels: Kernels, x: Floats, gate: str) -> Floats:
+        """The weighted sum of the experts that each token uses, (tokens, hidden)."""
+        chosen, weights = self.route(kernels, x)
+        parts = np.empty((self.used, *x.shape), np.float32)
+        for number in np.unique(chosen):
+            tokens, ranks = np.nonzero(chosen == number)
+            parts[ranks, tokens] = self.experts[number].apply(kernels, np.ascontiguousarray(x[tokens]), gate)
+        out: Floats = parts[0] * weights[:, :1]
+        for rank in range(1, self.used):  # in order of rank, so that company changes no sum
+            out += parts[rank] * weights[:, rank : rank + 1]
+        if self.shared is not None and self.shared_gate is not None:
+            opened = 1 / (1 + np.exp(-self.shared_gate.apply(kernels, x)))
+            out += opened * self.shared.apply(kernels, x, gate)
+        return out
+
+
+def read_experts(tensors: Tensors, layer: str, config: Mapping[str, Any]) -> Experts | None:
+    """The experts of a layer; None where its feed-forward part is dense. Raises BadArtifact where parts are missing or
+    do not fit."""
+    found = [
+        (f"{layer}.{place}", names) for place, names in _PLACES if f"{layer}.{place}.gate.weight" in tensors
+    ]
+    if not found:
+        return None
+    name, names = found[0]
+    router = read_projection(tensors, f"{name}.gate")
+    used = int(config.get("num_experts_per_tok") or 2)
+    if not 1 <= used <= router.rows:
+        raise BadArtifact(f"{name}: a token cannot use {used} of {router.rows} experts")
+    if f"{name}.experts.gate_up_proj" in tensors:
+        experts = _fused(tensors, name, router.rows)
+    else:
+        experts = [_expert(tensors, f"{name}.experts.{number}", names) for number in range(router.rows)]
+    shared = f"{name}.shared_expert.gate_proj.weight" in tensors
+    return Experts(
+        router,
+        experts,
+        used,
+        config.get("model_type") == "mixtral" or bool(config.get("norm_topk_prob")),
+        _expert(tensors, f"{name}.shared_expert", names) if shared else None,
+        read_projection(tensors, f"{name}.shared_expert_gate") if shared else None,
+    )
+
+
+def read_dense(tensors: Tensors, name: str) -> Expert:
+    """A gated feed-forward layer that every token uses. Raises BadArtifact as `read_experts`."""
+    return _expert(tensors, name, _PLACES[0][1])
+
+
+def _expert(tensors: Tensors, name: str, names: tuple[str, str, str]) -> Expert:
+    gate, up, down = (read_projection(tensors, f"{name}.{part}") for part in names)
+    if not gate.rows == up.rows == down.columns:
+        raise BadArtifact(f"{name}: gate, up and down do not fit together")
+    return Expert(side_by_side([gate, up]), down)
+
+
+def _fused(tensors: Tensors, name: str, count: int) -> list[Expert]:
+    """Experts as transformers holds them in memory: gate and up of all in one tensor, down in another."""
+    if f"{name}.experts.down_proj" not in tensors:
+        raise BadArtifact(f"tensor {name}.experts.down_proj is missing; the artifact is not a whole model")
+    wide, down = (tensors[f"{name}.experts.{part}"].to_dense() for part in ("gate_up_proj", "down_proj"))
+    if wide.ndim != 3 or down.ndim != 3 or len(wide) != count or len(down) != count:
+        raise BadArtifact(f"{name}.experts: {wide.shape} and {down.shape} are not {count} experts")
+    if wide.shape[1] != 2 * down.shape[2]:
+        raise BadArtifact(f"{name}.experts: gate, up and down do not fit together")
+
+    def projection(values: npt.NDArray[Any]) -> Projection:
+        return Projection(Linear((Matrix.dense(np.ascontiguousarray(values)),)))
+
+    return [Expert([projection(w)], projection(d)) for w, d in zip(wide, down, strict=True)]
