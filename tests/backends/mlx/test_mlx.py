@@ -119,6 +119,7 @@ def test_a_session_from_plain_weights(tiny_checkpoint: Write, sentences: list[st
             expected = torch.softmax(torch.tensor(model.predict(sentences)), dim=1)
             np.testing.assert_allclose(session.classify(sentences), expected, atol=2e-5)
         session.close()
+        session.close()  # again is nothing
 
 
 def test_minilm_agrees_with_torch(sentences: list[str]) -> None:

@@ -57,9 +57,10 @@ class MlxSession(Session):
 
     def close(self) -> None:
         """Let go of the weights."""
+        if not self.closed:
+            del self.network
+            mx.clear_cache()
         super().close()
-        del self.network
-        mx.clear_cache()
 
 
 def load(path: str | Path) -> Callable[[Sequence[Any]], Any]:
