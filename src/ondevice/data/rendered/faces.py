@@ -3,8 +3,12 @@
 Knows which numbers make an identity and which a picture of it, how pairs are drawn for verification, and the layout
 of Labeled Faces in the Wild. How a face is drawn stands in `portraits`.
 
-Train and test share no identity: the shape of the head and the distance of the eyes of those for training lie in even
+Train and test share no identity: the width of the head and the distance of the eyes of those for training lie in even
 cells of a 4 by 4 board, of those for the test in odd ones.
+
+Measured on 600 pairs, half of the different ones hard, of 24 people of the test at 48 pixels: features of a small
+ResNet trained for 16 epochs on 480 pictures of 40 others verify 70.5 % of them; of the same network with random weights
+57.5 %; the pixels themselves 59.8 %.
 """
 
 from __future__ import annotations
@@ -72,7 +76,7 @@ def draw(samples: DataSet, row: int) -> Array:
 def pairs(
     samples: DataSet, count: int, *, seed: int = 0, hard: float = 0.5
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Pairs of rows to verify, (count,) each, and whether they show one person: every other one does.
+    """Pairs of rows to verify, (count,) each, and whether they show one person: half do, in random order.
 
     hard: of the pairs of two people, the share in which the other is one of the three most alike (by `factors`).
     Raises BadInput where there are not two people, one of them with two pictures.
@@ -90,7 +94,7 @@ def pairs(
     if "factors" in samples.arrays and len(known) > 3:
         factors = samples["factors"][first_rows].astype(np.float64)
         alike = known[np.argsort(((factors[:, None] - factors) ** 2).sum(2), axis=1)[:, 1:4]]
-    left, right, same = [], [], np.arange(count) % 2 == 0
+    left, right, same = [], [], random.permutation(np.arange(count) % 2 == 0)
     for one in same:
         if one:
             a, b = random.choice(rows[twice[int(random.integers(len(twice)))]], 2, replace=False)

@@ -5,6 +5,10 @@ Market-1501. Bodies are those of `bodies`.
 
 Train and test share no identity: those whose top and trousers fall in an even cell of a 6 by 6 board of hues are for
 training, those of odd cells for the test. Cameras are the same, as in the public sets.
+
+Measured on 20 people of the test, 12 pictures each of 3 cameras, 3 of them queries: features of a small ResNet trained
+on 480 pictures of 40 others reach a mean average precision of 0.44; of the same network with random weights 0.11; the
+pixels themselves 0.23.
 """
 
 from __future__ import annotations
