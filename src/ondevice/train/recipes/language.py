@@ -126,7 +126,7 @@ def learn(
         value = float(loss.detach())
         if not math.isfinite(value):
             raise BadInput(f"the loss became {value} at step {step}; use a lower learning rate")
-        if step >= 0.9 * steps:
+        if step >= int(0.9 * steps):
             last.append(value)
         if step % max(1, steps // _REPORTS) == 0:
             progress("training", step / steps)

@@ -49,7 +49,7 @@ def configuration() -> dict[str, Any]:
 
 
 def train(scale: ZooScale, seed: int, progress: Progress) -> Trained:
-    """Full: 5000 queries, 10 minutes of one core. Quick: 200, within a minute."""
+    """Full: 5000 queries, 15 minutes of one core. Quick: 120, within a minute."""
     full = scale == "full"
     progress("reading documentation", 0.0)
     domains = ("python", "man", "debian")
@@ -58,8 +58,8 @@ def train(scale: ZooScale, seed: int, progress: Progress) -> Trained:
     texts = corpora.texts(learned)
     tokenizer = learn_tokenizer(texts, _VOCABULARY)
     rng = np.random.default_rng(seed)
-    taught = _some(pairs(texts), 5000 if full else 200, rng)
-    asked = _some(pairs(corpora.texts(judged)), 300 if full else 60, rng)
+    taught = _some(pairs(texts), 5000 if full else 120, rng)
+    asked = _some(pairs(corpora.texts(judged)), 300 if full else 30, rng)
     progress("looking for passages that mislead", 0.1)
     batches = _batches(taught, tokenizer, rng)
     config = configuration()

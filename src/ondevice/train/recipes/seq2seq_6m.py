@@ -49,7 +49,7 @@ def configuration() -> dict[str, Any]:
 
 
 def train(scale: ZooScale, seed: int, progress: Progress) -> Trained:
-    """Full: 24000 tasks and 6000 commands, 20 minutes of one core. Quick: 800 in all, within a minute."""
+    """Full: 24000 tasks and 6000 commands, 10 minutes of one core. Quick: 800 in all, within a minute."""
     full = scale == "full"
     work, said = (skills.make("train", 24_000 if full else 640, seed=seed),
                   templates.make("train", 6000 if full else 160, seed=seed))  # fmt: skip
