@@ -67,7 +67,7 @@ def test_it_learns_to_write_down_a_row():
     model = Conformer(CONFIG)
     features, targets = torch.randn(2, 60, 20), torch.tensor([[1, 2, 2, 3], [4, 5, 6, 7]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(120):
+    for _ in range(80):
         exits, lengths = model(features, torch.tensor([60, 60]))
         loss = sum(
             functional.ctc_loss(each.transpose(0, 1), targets, lengths, torch.tensor([4, 4]))
@@ -108,13 +108,3 @@ def test_frames_beyond_the_length_are_not_read():
     probabilities = functional.one_hot(torch.tensor([[1, 1, 0, 1, 2, 2]]), 3).float()
     assert ctc.greedy(probabilities, torch.tensor([6])) == [[1, 1, 2]]
     assert ctc.greedy(probabilities, torch.tensor([3])) == [[1]]
-
-
-def test_frames_needed_is_the_fewest_with_a_finite_loss():
-    for labels in ([1, 2, 3], [1, 1, 2], [2, 2, 2]):
-        need = ctc.frames_needed(labels)
-        for frames in (need - 1, need):
-            loss = functional.ctc_loss(
-                torch.zeros(frames, 1, 4).log_softmax(-1), torch.tensor([labels]), [frames], [len(labels)]
-            )
-            assert bool(torch.isfinite(loss)) == (frames == need)

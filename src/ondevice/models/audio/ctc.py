@@ -7,8 +7,6 @@ Source: Graves, Fernández, Gomez, Schmidhuber (2006).
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 
 BLANK = 0
@@ -25,8 +23,3 @@ def greedy(log_probabilities: torch.Tensor, lengths: torch.Tensor) -> list[list[
         path = row[:length]
         found.append([label for label, before in zip(path, [BLANK, *path]) if label not in (BLANK, before)])
     return found
-
-
-def frames_needed(labels: list[int]) -> int:
-    """The fewest frames in which these labels can be said: a blank must part repeats."""
-    return len(labels) + sum(a == b for a, b in pairwise(labels))
