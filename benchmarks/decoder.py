@@ -1,0 +1,84 @@
+"""Prefill and decode of a decoder of a published shape with random quantised weights, beside what memory allows.
+
+Prints tokens a second, bytes read a token over the measured read bandwidth, and peak memory, as one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import numpy as np
+
+from ondevice.kernels import Kernels
+from ondevice.measure.here import machine
+from ondevice.measure.memory import own_peak
+from ondevice.runtime.decoder import Decoder
+from ondevice.runtime.weights.random import SHAPES, random_decoder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    arguments = parser.parse_args()
+    config, tensors = random_decoder(arguments.shape, bits=arguments.bits, group_size=arguments.group_size)
+    size = sum(tensor.array.nbytes for tensor in tensors.values())
+    room = max(arguments.prompt, arguments.context + arguments.tokens + 1)
+    decoder = Decoder(
+        tensors, config, Kernels(arguments.threads), context=room, cache_tokens=max(arguments.batch) * room
+    )
+    random = np.random.default_rng(0)
+
+    def ids(count: int) -> list[int]:
+        return random.integers(0, config["vocab_size"], count).tolist()
+
+    sequence = decoder.cache.sequence()
+    prefill = []
+    for _ in range(3):
+        start = time.perf_counter()
+        decoder.step([(sequence, ids(arguments.prompt))])
+        prefill.append(arguments.prompt / (time.perf_counter() - start))
+        sequence.free()
+    document = {
+        "shape": arguments.shape, "bits": arguments.bits, "group_size": arguments.group_size,
+        "threads": arguments.threads, "weight_bytes": size, "machine": machine(),
+        "prefill_tokens_a_second": statistics.median(prefill), "decode": [],
+    }  # fmt: skip
+    for batch in arguments.batch:
+        sequences = [decoder.cache.sequence() for _ in range(batch)]
+        decoder.step([(each, ids(arguments.context)) for each in sequences])
+        steps = []
+        for _ in range(arguments.tokens):
+            start = time.perf_counter()
+            decoder.step([(each, ids(1)) for each in sequences])
+            steps.append(time.perf_counter() - start)
+        for each in sequences:
+            each.free()
+        median = statistics.median(steps)
+        document["decode"].append(
+            {
+                "batch": batch,
+                "tokens_a_second": batch / median,
+                "best": batch / min(steps),
+                "weights_gb_a_second": size / median / 1e9,
+            }
+        )
+        print(f"batch {batch}: {batch / median:.1f} tokens/s", file=sys.stderr)
+    document["memory_bytes"] = own_peak()
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()
