@@ -59,14 +59,14 @@ def build(
     """
     if scale not in ("quick", "full"):
         raise BadInput(f"scale {scale!r} is neither 'quick' nor 'full'")
-    recipe = _module(name)
+    recipe, source = _module(name), recipe_hash(name)  # before training: the file may change meanwhile
     folder = out or cache_folder() / "zoo" / f"{name}-{scale}"
     start = time.monotonic()
     torch.manual_seed(seed)
     trained: Trained = recipe.train(scale, seed, progress)
     record = {
         "name": name,
-        "recipe": recipe_hash(name),
+        "recipe": source,
         "scale": scale,
         "seed": seed,
         "metrics": trained.metrics,
