@@ -64,8 +64,8 @@ def make(
     rng = generator("corpora", split, seed)
     if count < 1:
         raise BadInput(f"{count} pages are none; ask for 1 or more")
-    if not domains or _unknown(domains):
-        raise BadInput(f"domains {_unknown(domains) or '()'}: there are {', '.join(DOMAINS)}")
+    if not domains or (unknown := sorted(set(domains) - set(DOMAINS))):
+        raise BadInput(f"domains {', '.join(unknown) if domains else '()'}: there are {', '.join(DOMAINS)}")
     share = -(-count // len(domains))
     pages: list[tuple[int, int, bytes]] = []
     documents: list[str] = []
@@ -101,11 +101,6 @@ def make(
         {"documents": documents, "bytes": _bytes(pages, domains)},
         library.version if library is not None else VERSION,
     )
-
-
-def _unknown(domains: Sequence[str]) -> str:
-    """Those that are no domain, as one text; empty where all are known."""
-    return ", ".join(sorted(set(domains) - set(DOMAINS)))
 
 
 def texts(samples: DataSet) -> list[str]:
