@@ -10,8 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+
+# No test may hang on how busy the machine is.
+hypothesis.settings.register_profile("ondevice", deadline=None)
+hypothesis.settings.load_profile("ondevice")
 
 # Before torch is loaded: its threads sleep while they wait, or two processes on two cores take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
