@@ -174,11 +174,18 @@ def _latencies(
 
 def _random_checkpoint(config: dict[str, Any], folder: Path, seed: int) -> Any:
     """Write a checkpoint of a published shape with random weights; returns transformers' module of it."""
+    import torch
     from safetensors.torch import save_file
 
-    from ondevice.models.random import random_weights
+    from ondevice.models.load import skeleton
+    from ondevice.models.tasks import Task
 
-    module: Any = random_weights(config, seed=seed).module
+    module = skeleton(config, Task("embedding")).to_empty(device="cpu").eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        parameter.normal_(1.0 if "LayerNorm.weight" in name else 0.0, 0.02, generator=generator)
+    for name, buffer in module.named_buffers():
+        buffer.copy_(torch.arange(buffer.numel()).view(buffer.shape) if "position" in name else 0)
     module.config.save_pretrained(folder)
     save_file(module.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     return module
