@@ -19,7 +19,7 @@ NAMES = ("reference-mobilenet", "reference-resnet", "reference-unet")
 def test_a_classifier_is_trained_the_same_by_the_same_seed(
     recipe: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "_AMOUNT", {"quick": (240, 40, 1)})
+    monkeypatch.setattr(recipe, "_AMOUNT", {"quick": (240, 40, 1, 0.0)})
 
     def train() -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         torch.manual_seed(0)
