@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from ondevice.backends.session import Closing
 from ondevice.errors import BadInput
 from ondevice.kernels import Kernels
+from ondevice.models.checkpoint import read_json
 from ondevice.runtime.chat import ChatTemplate, Message
 from ondevice.runtime.decode.sampling import Sampling
 from ondevice.runtime.decode.spelling import Piece, Spelling
@@ -36,7 +37,7 @@ def is_language_model(folder: Path) -> bool:
     )
 
 
-class LanguageSession:
+class LanguageSession(Closing):
     """A decoder that is ready to write. Close it, or use it in a `with` block."""
 
     backend = "native"
@@ -57,7 +58,7 @@ class LanguageSession:
         from tokenizers import Tokenizer
 
         folder = Path(folder)
-        config = _json(folder / "config.json")
+        config = read_json(folder / "config.json")
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path))
@@ -73,7 +74,7 @@ class LanguageSession:
             )
         ends: set[int] = set()
         generation = folder / "generation_config.json"
-        for fields in (config, _json(generation) if generation.is_file() else {}):
+        for fields in (config, read_json(generation) if generation.is_file() else {}):
             end = fields.get("eos_token_id")
             ends |= {int(each) for each in (end if isinstance(end, list) else [end]) if each is not None}
         return cls(Engine(decoder), tokenizer, folder, frozenset(ends))
@@ -114,14 +115,6 @@ class LanguageSession:
         """Give back what the session holds."""
         self._engine = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _write(
         self, ids: list[int], *, sampling: Sampling | None = None, limit: int = 256, stop: Sequence[str] = ()
     ) -> Iterator[Piece]:
@@ -131,13 +124,3 @@ class LanguageSession:
             if spelling.stopped:
                 return
         yield from spelling.rest()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise BadInput(f"{path} cannot be read as JSON: {problem}") from problem
-    if not isinstance(fields, dict):
-        raise BadInput(f"{path} holds a {type(fields).__name__}, expected an object")
-    return fields

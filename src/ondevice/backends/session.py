@@ -18,7 +18,22 @@ from ondevice.models.tasks import Floats, Task, pool, tokenize
 Tokens = list[list[int]]
 
 
-class Session(ABC):
+class Closing:
+    """Something to be closed, or used in a `with` block."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Session(Closing, ABC):
     """A model that is ready to run. Close it, or use it in a `with` block.
 
     A backend implements `hidden` (for embeddings) and `logits` (for classification).
@@ -66,14 +81,6 @@ class Session(ABC):
     def close(self) -> None:
         """Give back what the session holds. A closed session raises BadInput when used."""
         self.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _must_be(self, kind: str) -> None:
         if self.closed:

@@ -150,7 +150,7 @@ def open_zoo(name: str, folder: Path | None = None) -> ZooModel:
 
 def save(model: ZooModel, folder: Path) -> None:
     """Write a finished model, whole or not at all. Floats become float16."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     seen: set[int] = set()
     weights: dict[str, torch.Tensor] = {}
@@ -161,7 +161,7 @@ def save(model: ZooModel, folder: Path) -> None:
         weights[key] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
     with writing(folder) as fresh:
         (fresh / "config.json").write_text(json.dumps(model.config, indent=1, sort_keys=True))
-        save_file(weights, fresh / "model.safetensors", {"format": "pt"})
+        (fresh / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
         if model.tokenizer is not None:
             model.tokenizer.save(str(fresh / "tokenizer.json"))
         sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(fresh.iterdir())}

@@ -41,8 +41,8 @@ def frozen_random_accuracy(
             raise BadInput(
                 f"labels must lie in 0..{classes - 1}, not {int(labels.min())}..{int(labels.max())}"
             )
-    network = _fresh(module, train[0], seed)
-    learned, judged = (_features(network, inputs) for inputs, _ in (train, test))
+    network = frozen_random(module, train[0], seed)
+    learned, judged = (features_of(network, inputs) for inputs, _ in (train, test))
     return linear_accuracy(learned, train[1].numpy(), judged, test[1].numpy(), seed=seed)
 
 
@@ -71,8 +71,8 @@ def frozen_random_segmentation(
     module: a network whose last `nn.Conv2d` is its head; as in `frozen_random_accuracy` a copy gets fresh weights.
     train: (inputs, masks int64 (n, h, w)); the head learns from 20,000 of its pixels, drawn by `seed`.
     """
-    network = _fresh(module, train[0], seed)
-    features = _features(network, train[0], nn.Conv2d, pooled=False)
+    network = frozen_random(module, train[0], seed)
+    features = features_of(network, train[0], nn.Conv2d, pooled=False)
     chosen = np.random.default_rng(seed).choice(
         train[1].numel(), min(_PIXELS, train[1].numel()), replace=False
     )
@@ -80,7 +80,7 @@ def frozen_random_segmentation(
     head = _linear_head(
         features.transpose(0, 2, 3, 1).reshape(-1, width)[chosen], train[1].flatten().numpy()[chosen], seed
     )
-    judged = _features(network, test, nn.Conv2d, pooled=False).transpose(0, 2, 3, 1)
+    judged = features_of(network, test, nn.Conv2d, pooled=False).transpose(0, 2, 3, 1)
     return np.asarray(head.predict(judged.reshape(-1, width)), np.int64).reshape(judged.shape[:3])
 
 
@@ -103,8 +103,9 @@ def _linear_head(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64
     return search.fit(features, labels)
 
 
-def _fresh(module: nn.Module, inputs: torch.Tensor, seed: int) -> nn.Module:
-    """A copy of `module` with random weights; the state of the global generator is left as it was."""
+def frozen_random(module: nn.Module, inputs: torch.Tensor, seed: int) -> nn.Module:
+    """A copy of `module` with random weights, in eval mode; see `frozen_random_accuracy`. The state of the global
+    generator is left as it was."""
     network = copy.deepcopy(module)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -124,10 +125,11 @@ def _fresh(module: nn.Module, inputs: torch.Tensor, seed: int) -> nn.Module:
     return network.eval()
 
 
-def _features(
+def features_of(
     network: nn.Module, inputs: torch.Tensor, head: type[nn.Module] = nn.Linear, *, pooled: bool = True
 ) -> npt.NDArray[np.float32]:
-    """What reaches the last part of that type."""
+    """What reaches the last part of that type (the output where there is none), a row each; pooled as
+    `frozen_random_accuracy` says, or as it is."""
     heads = [part for part in network.modules() if isinstance(part, head)]
     caught: list[torch.Tensor] = []
     hook = (

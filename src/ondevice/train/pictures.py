@@ -11,7 +11,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
+from ondevice.train.classify import accuracy
 from ondevice.train.loop import descend
+
+__all__ = ["accuracy", "augmented", "learn_classes", "outputs"]
 
 _BATCH = 64
 
@@ -70,8 +73,3 @@ def outputs(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     module.eval()
     with torch.inference_mode():
         return torch.cat([module(batch) for batch in torch.split(inputs, 4 * _BATCH)])
-
-
-def accuracy(module: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of the inputs whose highest logit is the label."""
-    return float((outputs(module, inputs).argmax(1) == labels).float().mean())

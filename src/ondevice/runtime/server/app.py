@@ -9,6 +9,7 @@ import asyncio
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -234,7 +235,7 @@ class _Gauges:
             yield GaugeMetricFamily(f"ondevice_{name}", what, value=value)
 
 
-class _Form:
+class _Form(ABC):
     """How an answer is written as JSON."""
 
     kind, chunk_kind, prefix = "", "", ""
@@ -262,11 +263,13 @@ class _Form:
         total = self.prompt_tokens + self.tokens
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.tokens, "total_tokens": total}
 
+    @abstractmethod
     def message(self, pieces: list[Piece]) -> dict[str, Any]:
-        raise NotImplementedError
+        """The part of a whole answer that differs between endpoints."""
 
+    @abstractmethod
     def delta(self, pieces: list[Piece], first: bool) -> dict[str, Any]:
-        raise NotImplementedError
+        """The same of one chunk of a stream."""
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
