@@ -7,6 +7,7 @@ that it takes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,9 @@ import numpy.typing as npt
 
 from ondevice.errors import BadInput
 from ondevice.numerics.tiles import PANEL, check_format, stored_bytes
+from ondevice.runtime.weights.shapes import SHAPES, find_shape, matrices, vectors
 
-_LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-           "original_max_position_embeddings": 8192, "rope_theta": 500000.0}  # fmt: skip
-# As published on the hub.
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama-3.2-1b": {
-        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
-        "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
-        "rope_parameters": _LLAMA3,
-    },
-    "qwen3-0.6b": {
-        "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
-        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
-        "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-    },
-}  # fmt: skip
+__all__ = ["SHAPES", "RandomTensor", "random_decoder"]
 
 
 class RandomTensor:
@@ -48,44 +34,31 @@ class RandomTensor:
 
 
 def random_decoder(
-    shape: str, *, bits: int = 4, group_size: int = 32, seed: int = 0
+    shape: str | Mapping[str, Any], *, bits: int = 4, group_size: int = 32, seed: int = 0
 ) -> tuple[dict[str, Any], dict[str, RandomTensor]]:
-    """(configuration, tensors) of a published shape, every matrix in tiles with int8 activations, norms of ones.
+    """(configuration, tensors) of a published shape, or of a configuration with the same fields: every matrix in
+    tiles with int8 activations, norms of ones, biases of zeros.
 
     Raises BadInput for an unknown shape.
     """
-    if shape not in SHAPES:
-        raise BadInput(f"no shape {shape!r}; there are: {', '.join(SHAPES)}")
-    config = SHAPES[shape]
-    hidden, head = config["hidden_size"], config["head_dim"]
-    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    matrices = {
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "mlp.gate_proj": (config["intermediate_size"], hidden),
-        "mlp.up_proj": (config["intermediate_size"], hidden),
-        "mlp.down_proj": (hidden, config["intermediate_size"]),
-    }
-    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
-    if config["model_type"] == "qwen3":
-        norms |= {"self_attn.q_norm": head, "self_attn.k_norm": head}
-    tensors = {
-        "model.embed_tokens.weight": _tiles("embed", config["vocab_size"], hidden, bits, group_size, seed)
-    }
+    config = find_shape(shape) if isinstance(shape, str) else dict(shape)
+    sizes = {"model.embed_tokens": (config["vocab_size"], config["hidden_size"])}
+    if not config["tie_word_embeddings"]:
+        sizes["lm_head"] = sizes["model.embed_tokens"]
+    tensors = {}
     for layer in range(config["num_hidden_layers"]):
-        for name, (rows, columns) in matrices.items():
-            full = f"model.layers.{layer}.{name}.weight"
-            tensors[full] = _tiles(full, rows, columns, bits, group_size, seed)
-        for name, size in norms.items():
-            tensors[f"model.layers.{layer}.{name}.weight"] = _ones(size)
-    tensors["model.norm.weight"] = _ones(hidden)
+        sizes |= {f"model.layers.{layer}.{name}": each for name, each in matrices(config).items()}
+        for name, size in vectors(config).items():
+            tensors[f"model.layers.{layer}.{name}"] = _vector(size, 0.0 if name.endswith("bias") else 1.0)
+    for name, (rows, columns) in sizes.items():
+        tensors[f"{name}.weight"] = _tiles(name, rows, columns, bits, group_size, seed)
+    tensors["model.norm.weight"] = _vector(config["hidden_size"], 1.0)
     return config, tensors
 
 
-def _ones(size: int) -> RandomTensor:
-    return RandomTensor({"kind": "dense", "dtype": "float32", "shape": [size]}, np.ones(size, np.float32))
+def _vector(size: int, value: float) -> RandomTensor:
+    values = np.full(size, value, np.float32)
+    return RandomTensor({"kind": "dense", "dtype": "float32", "shape": [size]}, values)
 
 
 def _tiles(name: str, rows: int, columns: int, bits: int, group_size: int, seed: int) -> RandomTensor:
