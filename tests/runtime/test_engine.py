@@ -123,9 +123,65 @@ def test_a_text_waits_for_room(network: Any) -> None:
 
 def test_a_text_that_never_fits_is_told(network: Any) -> None:
     run = engine(network, cache_tokens=PAGE)
-    run.add(prompt(1, 100))
     with pytest.raises(CacheFull, match="64 tokens is full"):
-        run.step()
+        run.add(prompt(1, 100))
+
+
+def test_a_text_ends_where_the_cache_is_full(network: Any) -> None:
+    run = engine(network, cache_tokens=PAGE)
+    assert len(list(run.stream(prompt(1, 60), limit=100))) == 5
+    assert run.decoder.cache.bytes_used == 0
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    texts=st.lists(
+        st.tuples(st.integers(0, 150), st.integers(1, 40), st.integers(1, 60)), min_size=2, max_size=6
+    ),
+    pages=st.integers(4, 12),
+    keep=st.integers(0, 4),
+    chunk=st.sampled_from([16, 512]),
+)
+def test_pages_that_are_short_or_shared_change_no_token(
+    network: Any, texts: list[tuple[int, int, int]], pages: int, keep: int, chunk: int
+) -> None:
+    """texts: tokens that all begin with, tokens of its own, and how many to write; all at once, then all again."""
+    run = Engine(engine(network, cache_tokens=pages * PAGE).decoder, chunk=chunk, keep=keep)
+    prompts = [prompt(0, shared) + prompt(1 + number, own) for number, (shared, own, _) in enumerate(texts)]
+    limits = [min(limit, 199 - len(each)) for each, (_, _, limit) in zip(prompts, texts)]
+    room = pages * PAGE
+    want = [
+        [choice.token for choice in engine(network).stream(each, limit=limit)][: room + 1 - len(each)]
+        for each, limit in zip(prompts, limits)
+    ]
+    for _ in range(2):
+        numbers = [run.add(each, limit=limit) for each, limit in zip(prompts, limits)]
+        got = written(run)
+        assert [got[number] for number in numbers] == want
+        assert run.decoder.cache.bytes_used == run.kept.nbytes
+
+
+def test_what_was_read_before_is_not_read_again(network: Any) -> None:
+    run = Engine(engine(network).decoder, keep=2)
+    first = list(run.stream(prompt(1, 150), limit=3))
+    assert run.reused == 0
+    assert list(run.stream(prompt(1, 150), limit=3)) == first
+    assert run.reused == 149
+    list(run.stream(prompt(2, 10), limit=3))
+    list(run.stream(prompt(3, 10), limit=3))
+    assert len(run.kept) == 2
+    assert run.kept.drop()
+    assert run.kept.drop()
+    assert not run.kept.drop()
+    assert run.decoder.cache.bytes_used == run.kept.nbytes == 0
+
+
+def test_texts_that_come_together_read_what_they_share_once(network: Any) -> None:
+    run = engine(network, cache_tokens=1024)
+    for seed in range(4):
+        run.add(prompt(9, 130) + prompt(seed, 5), limit=4)
+    written(run)
+    assert 3 * 130 <= run.reused < 3 * 135
 
 
 def test_bad_input(network: Any) -> None:

@@ -6,13 +6,16 @@ Knows a decoder, its cache and how tokens are chosen. Knows nothing of tokenizer
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from ondevice.errors import BadInput
+from ondevice.kernels import PAGE
+from ondevice.runtime.decode.constraint import Constraint
 from ondevice.runtime.decode.sampling import Choice, Sampler, Sampling
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.kv.paged import CachedSequence, CacheFull
+from ondevice.runtime.kv.prefixes import Prefixes, common
 
 _CHUNK = 512  # tokens of a prompt that are read in one step
 
@@ -20,11 +23,13 @@ _CHUNK = 512  # tokens of a prompt that are read in one step
 @dataclass(frozen=True)
 class Written:
     """One token of a text. text: which (as `add` numbered it). finish: None, or why it was the last: "stop" for a
-    stop token, "length" for the most that was asked for or that fits."""
+    stop token, "complete" where its constraint lets nothing follow, "length" for the most that was asked for or
+    that fits. Where finish is "error", there is no token: `error` says what went wrong."""
 
     text: int
     choice: Choice
     finish: str | None
+    error: str = ""
 
 
 @dataclass
@@ -34,24 +39,33 @@ class _Text:
     sampler: Sampler
     left: int
     stops: frozenset[int]
+    constraint: Constraint | None
     sequence: CachedSequence
     read: int = 0  # tokens that the cache holds
-    prompt: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.prompt = len(self.tokens)
+    @property
+    def unread(self) -> int:
+        return len(self.tokens) - self.read
+
+    @property
+    def writing(self) -> bool:
+        """Whether only its last token is to be read, and not as the first of all."""
+        return self.read > 0 and self.unread == 1
 
 
 class Engine:
     """Continuous batching: texts join and leave between steps. A text's tokens do not depend on the others.
 
-    chunk: most tokens of prompts read in a step, so that running texts do not wait long for a new one.
+    chunk: most tokens of prompts read in a step, so that running texts do not wait long for a new one. keep: how
+    many finished texts stay in the cache as long as nobody needs their pages; a new text that begins like one of
+    them, or like one that is running, goes on from there.
     """
 
-    def __init__(self, decoder: Decoder, *, chunk: int = _CHUNK) -> None:
-        if chunk < 1:
-            raise BadInput(f"chunk must be 1 or more, not {chunk}")
-        self.decoder, self._chunk = decoder, chunk
+    def __init__(self, decoder: Decoder, *, chunk: int = _CHUNK, keep: int = 0) -> None:
+        if chunk < 1 or keep < 0:
+            raise BadInput(f"chunk must be 1 or more and keep not negative, not {chunk} and {keep}")
+        self.decoder, self._chunk, self.kept = decoder, chunk, Prefixes(keep)
+        self.reused = 0  # tokens of prompts that need not be read again, since the start
         self._numbers = count()
         self._texts: dict[int, _Text] = {}
 
@@ -67,10 +81,13 @@ class Engine:
         sampling: Sampling | None = None,
         limit: int = 256,
         stops: Sequence[int] = (),
+        constraint: Constraint | None = None,
     ) -> int:
-        """Begin a text; its number. limit: most tokens to write. stops: tokens that end it.
+        """Begin a text; its number. limit: most tokens to write. stops: tokens that end it. constraint: what it must
+        be; its state is the text's from now on.
 
-        Raises BadInput for an empty prompt, one that leaves no room in the context, and a limit below 1.
+        Raises BadInput for an empty prompt, one that leaves no room in the context, and a limit below 1; CacheFull
+        for a prompt that the whole cache does not hold.
         """
         if not len(prompt):
             raise BadInput("the prompt has no tokens")
@@ -81,46 +98,43 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens, the context holds {self.decoder.context} with the answer; "
                 "shorten it or open the model with a longer context"
             )
+        if len(prompt) > self.decoder.cache.tokens:
+            raise CacheFull(self.decoder.cache.tokens)
         number = next(self._numbers)
         self._texts[number] = _Text(
-            number, list(prompt), (sampling or Sampling()).sampler(), limit, frozenset(stops),
+            number, list(prompt), (sampling or Sampling()).sampler(), limit, frozenset(stops), constraint,
             self.decoder.cache.sequence(),
         )  # fmt: skip
         return number
 
     def cancel(self, number: int) -> None:
-        """End a text and free its pages; nothing where it has ended already."""
+        """End a text and let go of its pages; nothing where it has ended already."""
         text = self._texts.pop(number, None)
         if text is not None:
-            text.sequence.free()
+            self.kept.keep(text.tokens[: text.read], text.sequence)
 
     def step(self) -> list[Written]:
-        """Read and write once: each text whose prompt is read gets its next token.
-
-        Raises CacheFull where the cache has no room for even one text.
-        """
-        batch, room = [], self._chunk
-        for text in self._texts.values():
-            part = text.tokens[text.read : text.read + room] if text.read < text.prompt else text.tokens[-1:]
-            if not part:
-                continue
-            if text.read < text.prompt:
-                room -= len(part)
-            try:
-                text.sequence.reserve(len(part))
-            except CacheFull:
-                continue  # waits until another is finished
-            batch.append((text, part))
-        if not batch:
-            if self._texts:
-                raise CacheFull(self.decoder.cache.tokens)
-            return []
+        """Read and write once: each text whose prompt is read gets its next token."""
+        batch = self._batch()
+        while not batch and self._texts:
+            ended = self._give_way()
+            if ended:
+                return [ended]
+            batch = self._batch()
         logits = self.decoder.step([(text.sequence, part) for text, part in batch])
         written = []
         for (text, part), row in zip(batch, logits, strict=True):
             text.read += len(part)
-            if text.read == len(text.tokens):
-                written.append(self._write(text, text.sampler.choose(row[0], text.tokens)))
+            if not text.unread:
+                allowed = None
+                try:
+                    if text.constraint is not None:
+                        allowed = text.constraint.allowed()
+                    choice = text.sampler.choose(row[0], text.tokens, allowed)
+                    written.append(self._write(text, choice))
+                except BadInput as problem:
+                    self.cancel(text.number)
+                    written.append(Written(text.number, Choice(-1, 0.0), "error", str(problem)))
         return written
 
     def stream(
@@ -130,24 +144,99 @@ class Engine:
         sampling: Sampling | None = None,
         limit: int = 256,
         stops: Sequence[int] = (),
+        constraint: Constraint | None = None,
     ) -> Iterator[Choice]:
-        """One text, token by token; the stop token is not among them. Ending the iteration early frees it."""
-        number = self.add(prompt, sampling=sampling, limit=limit, stops=stops)
+        """One text, token by token; the stop token is not among them. Ending the iteration early frees it.
+
+        Raises BadInput where the text cannot go on: logits that are NaN, a constraint that fails.
+        """
+        number = self.add(prompt, sampling=sampling, limit=limit, stops=stops, constraint=constraint)
         try:
             while number in self._texts:
                 for written in self.step():
+                    if written.text == number and written.finish == "error":
+                        raise BadInput(written.error)
                     if written.text == number and written.finish != "stop":
                         yield written.choice
         finally:
             self.cancel(number)
 
+    def _batch(self) -> list[tuple[_Text, list[int]]]:
+        """Who reads what in this step, room for it reserved."""
+        wanted: list[tuple[_Text, list[int]]] = []
+        room, waits = self._chunk, False
+        for text in self._texts.values():
+            if text.writing:
+                wanted.append((text, text.tokens[-1:]))
+            elif room and not waits:
+                if not text.read and not self._join(text):
+                    waits = True  # those that came later wait too, or it might wait for ever
+                    continue
+                part = text.tokens[text.read : text.read + room]
+                room -= len(part)
+                wanted.append((text, part))
+        # Only now: a text that another forks from gives back what it had reserved.
+        return [(text, part) for text, part in wanted if self._reserve(text.sequence, len(part))]
+
+    def _join(self, text: _Text) -> bool:
+        """Begin to read a text, from where another is like it. False where it had better wait: for room, or for one
+        that is reading what it begins with."""
+        last = len(text.tokens) - 1  # this one must be read, for what follows it
+        found = self.kept.find(text.tokens[:last])
+        best, size = found or (None, 0)
+        for other in self._texts.values():
+            if other is text:  # those after it have not begun
+                break
+            shared = common(other.tokens, text.tokens[:last])
+            if min(shared, other.read) > size:
+                best, size = other.sequence, min(shared, other.read)
+            if not other.writing and shared >= size + PAGE:
+                return False
+        if best is not None:
+            text.sequence = best.fork()
+            text.sequence.rollback(size)
+        cache = self.decoder.cache
+        while cache.free_tokens < len(text.tokens) - size + PAGE and self.kept.drop():
+            pass
+        if cache.free_tokens < len(text.tokens) - size + PAGE and any(t.read for t in self._texts.values()):
+            text.sequence.free()
+            return False
+        text.read = size
+        self.reused += size
+        return True
+
+    def _reserve(self, sequence: CachedSequence, tokens: int) -> bool:
+        while True:
+            try:
+                sequence.reserve(tokens)
+                return True
+            except CacheFull:
+                if not self.kept.drop():
+                    return False
+
+    def _give_way(self) -> Written | None:
+        """No text can go on: the newest that has pages gives them back, to be read again later. Where it is the only
+        one, it has all that there is, and ends."""
+        holders = [text for text in self._texts.values() if text.read]
+        if len(holders) > 1:
+            holders[-1].sequence.free()
+            holders[-1].read = 0
+            return None
+        text = holders[0] if holders else next(iter(self._texts.values()))
+        self.cancel(text.number)
+        return Written(text.number, Choice(-1, 0.0), "error", str(CacheFull(self.decoder.cache.tokens)))
+
     def _write(self, text: _Text, choice: Choice) -> Written:
         text.tokens.append(choice.token)
         text.left -= 1
+        if text.constraint is not None and choice.token not in text.stops:
+            text.constraint.accept(choice.token)
         finish = None
         if choice.token in text.stops:
             finish = "stop"
-        elif text.left == 0 or len(text.tokens) >= self.decoder.context:
+        elif text.constraint is not None and text.constraint.complete:
+            finish = "complete"
+        elif text.left == 0 or len(text.tokens) >= min(self.decoder.context, self.decoder.cache.tokens + 1):
             finish = "length"
         if finish:
             self.cancel(text.number)

@@ -69,8 +69,11 @@ class Sampler:
         self.settings = settings
         self._random = np.random.default_rng(settings.seed)
 
-    def choose(self, logits: Floats, before: Sequence[int] = ()) -> Choice:
-        """The next token. logits: (vocabulary,). before: all tokens so far, the prompt's too.
+    def choose(
+        self, logits: Floats, before: Sequence[int] = (), allowed: npt.NDArray[np.bool_] | None = None
+    ) -> Choice:
+        """The next token. logits: (vocabulary,). before: all tokens so far, the prompt's too. allowed: which may come,
+        (vocabulary,); all unless given.
 
         Raises BadInput for logits that are NaN.
         """
@@ -78,7 +81,7 @@ class Sampler:
         if np.isnan(raw).any():
             raise BadInput("the logits are NaN; the weights are damaged or the activations overflowed")
         total = _log_sum(raw)
-        token = self._pick(raw, before)
+        token = self._pick(raw if allowed is None else np.where(allowed, raw, -np.inf), before)
         return Choice(token, float(raw[token] - total))
 
     def _pick(self, logits: Doubles, before: Sequence[int]) -> int:
@@ -106,6 +109,8 @@ class Sampler:
             kept = np.arange(len(scaled))
         kept = kept[np.lexsort((kept, -scaled[kept]))]
         probabilities = np.exp(scaled[kept] - _log_sum(scaled[kept]))
+        count = int((probabilities > 0).sum())  # what is not allowed is last
+        kept, probabilities = kept[:count], probabilities[:count]
         if settings.top_p < 1:
             before = np.cumsum(probabilities) - probabilities
             count = max(1, int((before < settings.top_p).sum()))
