@@ -9,7 +9,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ondevice.errors import UnsupportedModel
-from ondevice.runtime.rotary import tables
+from ondevice.runtime.rotary import frequencies, tables
 
 ROPES: list[dict[str, Any]] = [
     {"rope_type": "default", "rope_theta": 5e5},
@@ -51,3 +51,10 @@ def test_a_part_of_the_head_can_turn() -> None:
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match="'longrope' is not supported"):
         tables({"rope_parameters": {"rope_type": "longrope"}}, 64, 5)
+
+
+def test_factors_of_each_pair_say_what_a_rule_says() -> None:
+    """GGUF files of Llama 3 hold what its rule gives, and not the rule."""
+    plain, ruled = (frequencies({"rope_parameters": rope}, 64)[0] for rope in (ROPES[0], ROPES[2]))
+    rope = {"rope_type": "factors", "rope_theta": 5e5, "factors": plain / ruled}
+    np.testing.assert_allclose(frequencies({"rope_parameters": rope}, 64)[0], ruled)

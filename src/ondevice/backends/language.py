@@ -1,40 +1,44 @@
 """Language models on the native runtime: a prompt or a chat goes in, text comes out piece by piece.
 
-Knows tokenizers, chat templates and Hugging Face folders. Knows nothing of how tokens are computed or chosen: that
-is `runtime.engine`.
+Knows tokenizers, chat templates, Hugging Face folders and GGUF files. Knows nothing of how tokens are computed or
+chosen: that is `runtime.engine`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ondevice.artifact import Artifact
 from ondevice.backends.session import Closing
-from ondevice.errors import BadInput
+from ondevice.errors import BadArtifact, BadInput
 from ondevice.kernels import Kernels
 from ondevice.models.checkpoint import read_json
+from ondevice.models.tasks import Task
 from ondevice.runtime.chat import ChatTemplate, Message
 from ondevice.runtime.decode.sampling import Sampling
 from ondevice.runtime.decode.spelling import Piece, Spelling
 from ondevice.runtime.decoder import FAMILIES, Decoder, Shape
 from ondevice.runtime.engine import Engine
+from ondevice.runtime.projection import Tensors
+from ondevice.runtime.weights.gguf import tokenizer as gguf_tokenizer
+from ondevice.runtime.weights.gguf.container import is_gguf, read_container
+from ondevice.runtime.weights.gguf.model import GgufModel
 from ondevice.runtime.weights.safetensors import Checkpoint
 
 
 def is_language_model(folder: Path) -> bool:
-    """Whether a folder is a Hugging Face checkpoint of a decoder that the native runtime reads."""
+    """Whether this is a GGUF file, an artifact or a Hugging Face folder of a decoder that the runtime reads."""
+    if folder.is_file():
+        return is_gguf(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return (
-        not (folder / "ondevice.json").exists()
-        and isinstance(config, dict)
-        and config.get("model_type") in FAMILIES
-    )
+    return isinstance(config, dict) and config.get("model_type") in FAMILIES
 
 
 class LanguageSession(Closing):
@@ -42,47 +46,44 @@ class LanguageSession(Closing):
 
     backend = "native"
 
-    def __init__(self, engine: Engine, tokenizer: Any, folder: Path, ends: frozenset[int]) -> None:
-        self.tokenizer, self.ends, self._folder = tokenizer, ends, folder
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Any,
+        template: Callable[[], ChatTemplate | None],
+        ends: frozenset[int],
+    ) -> None:
+        self.tokenizer, self.ends, self._template = tokenizer, ends, template
         self._engine: Engine | None = engine
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, threads: int, context: int | None = None, texts: int = 1
+        cls, model: str | Path, *, threads: int, context: int | None = None, texts: int = 1
     ) -> LanguageSession:
-        """A Hugging Face folder of the Llama family: config.json, tokenizer.json and safetensors.
+        """A model of the Llama family: an artifact, a GGUF file, or a folder with config.json, tokenizer.json and
+        safetensors.
 
         context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them.
         Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
         """
-        from tokenizers import Tokenizer
-
-        folder = Path(folder)
-        config = read_json(folder / "config.json")
-        path = folder / "tokenizer.json"
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as problem:  # `tokenizers` raises bare Exceptions
-            raise BadInput(f"{path} cannot be read as a tokenizer: {problem}") from problem
+        path = Path(model)
+        of_folder = _of_artifact if (path / "ondevice.json").is_file() else _of_folder
+        read = _of_file if path.is_file() else of_folder
+        config, tensors, tokenizer, template, ends = read(path)
         positions = Shape.of(config).positions
         room = texts * min(context or positions, positions)
-        decoder = Decoder(Checkpoint(folder), config, Kernels(threads), context=context, cache_tokens=room)
+        decoder = Decoder(tensors, config, Kernels(threads), context=context, cache_tokens=room)
         if tokenizer.get_vocab_size() > decoder.vocabulary:
             raise BadInput(
                 f"the tokenizer does not match the model: it has {tokenizer.get_vocab_size()} tokens, the model "
                 f"{decoder.vocabulary}"
             )
-        ends: set[int] = set()
-        generation = folder / "generation_config.json"
-        for fields in (config, read_json(generation) if generation.is_file() else {}):
-            end = fields.get("eos_token_id")
-            ends |= {int(each) for each in (end if isinstance(end, list) else [end]) if each is not None}
-        return cls(Engine(decoder), tokenizer, folder, frozenset(ends))
+        return cls(Engine(decoder), tokenizer, template, ends)
 
     @cached_property
     def template(self) -> ChatTemplate | None:
         """The model's chat template, if it has one. Raises MissingExtra where it has and jinja2 is not there."""
-        return ChatTemplate.of(self._folder)
+        return self._template()
 
     @property
     def engine(self) -> Engine:
@@ -124,3 +125,53 @@ class LanguageSession(Closing):
             if spelling.stopped:
                 return
         yield from spelling.rest()
+
+
+_Read = tuple[Mapping[str, Any], Tensors, Any, Callable[[], ChatTemplate | None], frozenset[int]]
+
+
+def _of_folder(folder: Path) -> _Read:
+    from tokenizers import Tokenizer
+
+    config = read_json(folder / "config.json")
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as problem:  # `tokenizers` raises bare Exceptions
+        raise BadInput(f"{path} cannot be read as a tokenizer: {problem}") from problem
+    ends: set[int] = set()
+    generation = folder / "generation_config.json"
+    for fields in (config, read_json(generation) if generation.is_file() else {}):
+        end = fields.get("eos_token_id")
+        ends |= {int(each) for each in (end if isinstance(end, list) else [end]) if each is not None}
+    return config, Checkpoint(folder), tokenizer, lambda: ChatTemplate.of(folder), frozenset(ends)
+
+
+def _of_artifact(folder: Path) -> _Read:
+    from tokenizers import Tokenizer
+
+    artifact = Artifact(folder)
+    task = Task.from_json(artifact.task)
+    if task.kind != "language":
+        raise BadInput(f"{folder} is a model for {task.kind}; open it with ondevice.open()")
+    try:
+        tokenizer = Tokenizer.from_str(artifact.tokenizer_json)
+    except Exception as problem:  # `tokenizers` raises bare Exceptions
+        raise BadArtifact(f"the tokenizer cannot be read: {problem}") from problem
+
+    def template() -> ChatTemplate | None:
+        return ChatTemplate(task.template, task.special_tokens) if task.template else None
+
+    return artifact.config, artifact.tensors, tokenizer, template, frozenset(task.ends)
+
+
+def _of_file(path: Path) -> _Read:
+    model = GgufModel(read_container(path))
+    fields = model.container.fields
+    return (
+        model.config,
+        model.tensors,
+        gguf_tokenizer.read_tokenizer(fields),
+        lambda: gguf_tokenizer.read_template(fields),
+        gguf_tokenizer.end_tokens(fields),
+    )

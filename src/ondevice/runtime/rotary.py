@@ -45,6 +45,8 @@ def frequencies(config: Mapping[str, Any], head_size: int) -> tuple[npt.NDArray[
         return inverse / float(rope["factor"]), 1.0
     if kind == "llama3":
         return _llama3(inverse, rope), 1.0
+    if kind == "factors":  # one for each pair, as GGUF files of Llama 3 hold them
+        return inverse / np.asarray(rope["factors"], dtype=np.float64), 1.0
     if kind == "yarn":
         return _yarn(inverse, rope, config, base, turned)
     raise UnsupportedModel(
