@@ -20,9 +20,10 @@ from ondevice.errors import BadInput, NeedsCalibration
 from ondevice.layers.factorized import LowRankLinear
 from ondevice.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from ondevice.layers.sparse import SparseLinear
+from ondevice.layers.tied import TiedLinear
 from ondevice.models.model import Model, batches
 
-_LINEAR = (nn.Linear, QuantizedLinear, LowRankLinear, SparseLinear)
+_LINEAR = (nn.Linear, QuantizedLinear, LowRankLinear, SparseLinear, TiedLinear)
 _EMBEDDING = (nn.Embedding, QuantizedEmbedding)
 # How many tensors back an input counts as the same one: query, key and value follow each other.
 _RECENT = 8
@@ -131,7 +132,7 @@ class _Observer:
             for _, ids, mask in batches(self.model.tokens(texts), batch_size):
                 self.mask = mask.bool()
                 self.recent.clear()
-                self.model.module(input_ids=ids, attention_mask=mask)
+                self.model.outputs(ids, mask)
         finally:
             for handle in handles:
                 handle.remove()

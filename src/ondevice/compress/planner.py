@@ -25,12 +25,13 @@ import torch
 from torch import nn
 
 from ondevice.compress.calibration import Calibration
-from ondevice.compress.quantize.matrix import SWEEPS, Inputs, quantize_matrix
-from ondevice.compress.quantize.quantize import input_scale, layer_inputs, quantize_linear
+from ondevice.compress.quantize.matrix import SWEEPS, Inputs
+from ondevice.compress.quantize.quantize import input_scale, layer_inputs, quantize_embedding, quantize_linear
 from ondevice.compress.sensitivity import damages, gradient_moments
 from ondevice.errors import BadInput, BudgetNotMet
 from ondevice.layers.banded import BandedEmbedding
 from ondevice.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from ondevice.layers.tied import tied_heads
 from ondevice.models.model import Model
 from ondevice.numerics.tiles import TiledMatrix, stored_bytes
 
@@ -122,13 +123,21 @@ class Menu:
                 prepared[id(own)] = (scale, layer_inputs(layer, own, scale))
         self._prepared = {name: prepared[id(self._moments[name])] for name in self.linears}
         texts = _spread(calibration.texts, _SENSITIVITY_TEXTS)
-        gradients = gradient_moments(model, texts[::2], list(self._tables), seed=seed)
-        self._table_inputs = {name: Inputs(gradients[name].double()) for name in self._tables}
+        self._heads = tied_heads(model.module)
+        self._table_inputs = {
+            name: Inputs(self._moments[head].second)
+            for name, head in self._heads.items()
+            if name in self._tables
+        }
+        looked_up = [name for name in self._tables if name not in self._table_inputs]
+        if looked_up:
+            gradients = gradient_moments(model, texts[::2], looked_up, seed=seed)
+            self._table_inputs |= {name: Inputs(gradients[name].double()) for name in looked_up}
         counts = calibration.token_counts(model)
         self._bands = {
             name: _bands(_shares(table, counts[name], model, counted))
             for name, table in self._tables.items()
-            if table.num_embeddings >= _BANDED_FROM
+            if table.num_embeddings >= _BANDED_FROM and name not in self._heads
         }
         cost = self._costs(texts, counts, seed)
         self.choices = {}
@@ -205,7 +214,8 @@ class Menu:
                 quick = self._linear(name, form, sweeps=0)
                 return quick.weight - self.linears[name].weight.detach()
             weight = self._tables[name].weight.detach()
-            rows = counts[name].argsort(descending=True)[:_SAMPLE_ROWS].sort().values
+            most = len(weight) if name in self._heads else _SAMPLE_ROWS
+            rows = counts[name].argsort(descending=True)[:most].sort().values
             change = torch.zeros_like(weight)
             change[rows] = self._table(name, form, rows, sweeps=0).weight - weight[rows]
             return change
@@ -248,21 +258,16 @@ class Menu:
     def _table(
         self, name: str, form: Format, rows: torch.Tensor | None, sweeps: int = SWEEPS
     ) -> QuantizedEmbedding:
-        """Rows of a table by GPTQ: the error of a row is judged by the gradients' second moment."""
-        table = self._tables[name]
-        weight = table.weight.detach() if rows is None else table.weight.detach()[rows]
-        parts = [
-            quantize_matrix(part, form.bits, form.group_size, self._table_inputs[name], sweeps=sweeps)
-            for part in torch.split(weight, 2048)
-        ]
-        codes, multipliers, scales = (
-            np.concatenate([getattr(part, field) for part in parts])
-            for field in ("codes", "multipliers", "scales")
+        """Rows of a table by GPTQ: the error of a row is judged by the gradients' second moment, or by the inputs' of
+        the head that shares it."""
+        return quantize_embedding(
+            self._tables[name],
+            form.bits,
+            form.group_size,
+            rows=rows,
+            inputs=self._table_inputs[name],
+            sweeps=sweeps,
         )
-        matrix = TiledMatrix(
-            len(codes), weight.shape[1], form.bits, form.group_size, codes, multipliers, scales
-        )
-        return QuantizedEmbedding(matrix, table.padding_idx if rows is None else None)
 
     def _size(self, name: str, form: Format, rows: int | None) -> int:
         if name in self._tables:

@@ -111,14 +111,8 @@ class QuantizedLinear(Tiled):
         if self.activations == "float":
             return functional.linear(inputs, self.dequantized, self.bias)
         scaled = inputs if self.input_scale is None else inputs * (1 / self.input_scale)
-        rows = scaled.reshape(-1, self.in_features)
-        steps = rows.abs().amax(dim=1, keepdim=True) / 127
-        inverse = torch.where(steps > 0, 1 / steps, 0)
-        outputs = _exact_product((rows * inverse).round().clamp(-127, 127), self.integers)
-        outputs = outputs * (steps * self.scales)
-        if self.bias is not None:
-            outputs = outputs + self.bias
-        return outputs.reshape(*inputs.shape[:-1], self.out_features)
+        outputs = int8_linear(scaled, self.integers, self.scales)
+        return outputs if self.bias is None else outputs + self.bias
 
     def macs_per_row(self) -> int:
         """Multiply-accumulates for one input vector."""
@@ -193,6 +187,15 @@ class QuantizedEmbedding(Tiled):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}, group_size={self.group_size}"
+
+
+def int8_linear(inputs: torch.Tensor, integers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """inputs (…, columns), each token rounded to int8 by its largest value, times scales * integers (rows, columns)."""
+    tokens = inputs.reshape(-1, inputs.shape[-1])
+    steps = tokens.abs().amax(dim=1, keepdim=True) / 127
+    inverse = torch.where(steps > 0, 1 / steps, 0)
+    outputs = _exact_product((tokens * inverse).round().clamp(-127, 127), integers) * (steps * scales)
+    return outputs.reshape(*inputs.shape[:-1], len(integers))
 
 
 def _exact_product(quantized: torch.Tensor, integers: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from ondevice.layers.banded import BandedEmbedding
 from ondevice.layers.factorized import LowRankLinear
 from ondevice.layers.quantized import QuantizedEmbedding, QuantizedLinear, array, dense
 from ondevice.layers.sparse import SparseLinear
+from ondevice.layers.tied import tie
 
 _COMPRESSED = (QuantizedLinear, QuantizedEmbedding, SparseLinear)
 # The attributes that repeat a parameter's shape, by kind of module.
@@ -70,7 +71,7 @@ def from_stored(skeleton: nn.Module, stored: Mapping[str, StoredTensor]) -> nn.M
     missing = [name for name, _ in _plain_tensors(skeleton) if name not in stored]
     if missing:
         raise BadArtifact(f"tensors are missing: {', '.join(missing[:8])}")
-    return skeleton
+    return tie(skeleton)
 
 
 def _plain_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

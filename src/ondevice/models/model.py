@@ -15,9 +15,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ondevice.models.tasks import Floats, Task, tokenize
+from ondevice.errors import BadInput
+from ondevice.layers.tied import tie
+from ondevice.models.tasks import Floats, Task, Window, tokenize, windows
 
 Layer = TypeVar("Layer", bound=nn.Module)
+WINDOW = 512  # tokens: how much of a text a language model reads at once, to be calibrated and judged
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,27 @@ class Model:
         for name, layer in new.items():
             parent, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, layer)
-        return replace(self, module=module)
+        return replace(self, module=tie(module))
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, cut to the task's maximum length, without padding."""
+        """Token ids of each text, cut to the task's maximum length, without padding; of a language model those of
+        all `windows` of the texts."""
+        if self.task.kind == "language":
+            return [window.ids for window in self.windows(texts)]
         return tokenize(self.tokenizer, texts, self.task.max_length)
 
+    def windows(self, texts: Sequence[str]) -> list[Window]:
+        """What a language model reads of these texts, in stretches of at most 512 tokens."""
+        if self.task.kind != "language":
+            raise BadInput(f"this is a model for {self.task.kind}, which reads whole texts")
+        return windows(self.tokenizer, texts, min(WINDOW, self.task.max_length))
+
     def outputs(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """What the model is for, of padded ids and mask (texts, tokens): embeddings (texts, dimension) or
-        class logits (texts, labels). Gradients flow through it."""
+        """What the model is for, of padded ids and mask (texts, tokens): embeddings (texts, dimension), class
+        logits (texts, labels), or logits of the next token (texts, tokens, vocabulary). Gradients flow through it."""
+        if self.task.kind == "language":
+            next_token: torch.Tensor = self.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            return next_token
         result = self.module(input_ids=ids, attention_mask=mask)
         if self.task.kind == "classification":
             logits: torch.Tensor = result.logits
@@ -90,7 +105,10 @@ class Model:
 
     @torch.inference_mode()
     def predict(self, texts: Sequence[str], batch_size: int = 32) -> Floats:
-        """`outputs` of texts, float32, in their order: what every other way to run the model is held to."""
+        """`outputs` of texts, float32, in their order: what every other way to run the model is held to. A language
+        model answers at every token, not for a text: see `outputs`."""
+        if self.task.kind == "language":
+            raise BadInput("a language model gives no single answer for a text; call outputs(ids, mask)")
         token_ids = self.tokens(texts)
         rows: dict[int, torch.Tensor] = {}
         for indices, ids, mask in batches(token_ids, batch_size, int(self.config.get("pad_token_id") or 0)):

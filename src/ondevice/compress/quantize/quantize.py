@@ -17,11 +17,13 @@ from ondevice.compress.quantize.matrix import METHODS, SWEEPS, Inputs, Method, q
 from ondevice.compress.technique import Technique
 from ondevice.errors import BadInput
 from ondevice.layers.quantized import Activations, QuantizedEmbedding, QuantizedLinear
+from ondevice.layers.tied import tied_heads
 from ondevice.models.model import Model
-from ondevice.numerics.tiles import check_format, quantize_tiled, stored_bytes
+from ondevice.numerics.tiles import TiledMatrix, check_format, stored_bytes
 
 # A channel that calibration saw hardly at all is not scaled by more than this share of the largest.
 _SMALLEST = 1e-3
+_ROWS = 2048  # of a table at a time, so that GPTQ's copies stay small
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Quantize(Technique):
     activations: "int8" quantises each token as the layer runs; "float" multiplies by the dequantised weight.
     smooth: exponent by which large input channels are scaled down before they become int8, and the weight up
         (SmoothQuant; 0 for none, else needs calibration). Of no use, and not applied, with float activations.
-    embeddings: tables too, by rounding to nearest. layers: a shell pattern of layer names.
+    embeddings: tables too, by rounding to nearest; by `method` where the table is the head as well.
+    layers: a shell pattern of layer names.
 
     A table or layer that would not become smaller is left as it is.
     Sources: Frantar et al. 2023 (GPTQ); Xiao et al. 2023 (SmoothQuant), eq. 4 without the weight.
@@ -88,8 +91,13 @@ class Quantize(Technique):
         def table(name: str, layer: nn.Embedding) -> nn.Module | None:
             if _stays(layer, self.bits, self.group_size):
                 return None
-            return quantize_embedding(layer, self.bits, self.group_size)
+            head = heads.get(name)
+            inputs = None
+            if head is not None and self.method == "gptq":
+                inputs = Inputs(moments_of(calibration, model, head, why or "gptq").second)
+            return quantize_embedding(layer, self.bits, self.group_size, inputs=inputs)
 
+        heads = tied_heads(model.module)
         model = model.replace(nn.Linear, self.layers, by=linear)
         return model.replace(nn.Embedding, self.layers, by=table) if self.embeddings else model
 
@@ -139,10 +147,28 @@ def quantize_linear(
     return QuantizedLinear(matrix, bias, scale, activations)
 
 
-def quantize_embedding(layer: nn.Embedding, bits: int, group_size: int = 32) -> QuantizedEmbedding:
-    """A table in tiles, each row rounded to nearest with searched scales."""
-    weight = np.ascontiguousarray(layer.weight.detach().float().cpu().numpy())
-    return QuantizedEmbedding(quantize_tiled(weight, bits, group_size), layer.padding_idx)
+def quantize_embedding(
+    layer: nn.Embedding,
+    bits: int,
+    group_size: int = 32,
+    *,
+    rows: torch.Tensor | None = None,
+    inputs: Inputs | None = None,
+    sweeps: int = SWEEPS,
+) -> QuantizedEmbedding:
+    """A table in tiles with searched scales, or some of its rows: each rounded to nearest, or by GPTQ where it is
+    known which errors of a row matter, as for a table that is also the head."""
+    weight = layer.weight.detach() if rows is None else layer.weight.detach()[rows]
+    method: Method = "rtn" if inputs is None else "gptq"
+    parts = [
+        quantize_matrix(part, bits, group_size, inputs, method, sweeps) for part in torch.split(weight, _ROWS)
+    ]
+    codes, multipliers, scales = (
+        np.concatenate([getattr(part, field) for part in parts])
+        for field in ("codes", "multipliers", "scales")
+    )
+    matrix = TiledMatrix(len(codes), weight.shape[1], bits, group_size, codes, multipliers, scales)
+    return QuantizedEmbedding(matrix, layer.padding_idx if rows is None else None)
 
 
 def _stays(layer: nn.Linear | nn.Embedding, bits: int, group_size: int) -> bool:

@@ -1,6 +1,6 @@
-"""Quality of text: perplexity and bits a byte, exact match, ROUGE, edit distance.
+"""Quality of text: perplexity, bits a byte and divergence, exact match, ROUGE, edit distance.
 
-Knows strings, tokens and log-probabilities. Knows nothing of models.
+Knows strings, tokens, logits and log-probabilities. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadInput
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,31 @@ def bits_per_byte(log_probability: float, size: int) -> float:
     """Bits that the model needs for a byte of text. log_probability: the sum of natural logarithms; size: bytes
     of the text in UTF-8. Unlike perplexity it does not depend on the tokenizer."""
     return -_checked(log_probability) / math.log(2) / _counted(size, "bytes")
+
+
+def log_probabilities(logits: Floats, targets: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Natural logarithm of the probability that logits (tokens, vocabulary) give to one target each; (tokens,)."""
+    if logits.ndim != 2 or len(logits) != len(targets):
+        raise BadInput(f"logits of shape {logits.shape} say nothing of {len(targets)} targets")
+    chosen = np.asarray(targets, np.int64)[:, None]
+    return np.concatenate(
+        [
+            np.take_along_axis(_log_softmax(logits[rows]), chosen[rows], axis=1)[:, 0]
+            for rows in _blocks(logits)
+        ]
+    )
+
+
+def divergences(original: Floats, other: Floats) -> npt.NDArray[np.float64]:
+    """Kullback-Leibler divergence in nats of the next token's distribution from the original's, KL(original || other)
+    (Kullback and Leibler 1951), at each token: (tokens,). Of logits (tokens, vocabulary)."""
+    if original.ndim != 2 or original.shape != other.shape:
+        raise BadInput(f"logits of shape {other.shape} cannot be compared with {original.shape}")
+    parts = []
+    for rows in _blocks(original):
+        left, right = _log_softmax(original[rows]), _log_softmax(other[rows])
+        parts.append((np.exp(left) * (left - right)).sum(axis=1))
+    return np.concatenate(parts)
 
 
 def exact_match(candidates: Sequence[str], references: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -92,6 +119,17 @@ def edit_distance(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
                 min(row[index] + 1, row[index - 1] + 1, diagonal + (item != other)),
             )
     return row[-1]
+
+
+def _blocks(logits: Floats) -> list[slice]:
+    """Rows at a time, so that a large vocabulary in float64 stays small."""
+    size = max(1, (1 << 22) // logits.shape[1])
+    return [slice(start, start + size) for start in range(0, len(logits), size)]
+
+
+def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _words(text: str) -> list[str]:
