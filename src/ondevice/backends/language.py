@@ -1,17 +1,19 @@
 """Language models on the native runtime: a prompt or a chat goes in, text comes out piece by piece.
 
-Knows tokenizers, chat templates, Hugging Face folders and GGUF files. Knows nothing of how tokens are computed or
-chosen: that is `runtime.engine`.
+Knows tokenizers, chat templates, Hugging Face folders, artifacts and GGUF files. Knows nothing of how tokens are
+computed or chosen: that is `runtime.engine`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ondevice.artifact import Artifact
 from ondevice.artifact import Artifact
 from ondevice.backends.session import Closing
 from ondevice.errors import BadArtifact, BadInput
@@ -127,51 +129,48 @@ class LanguageSession(Closing):
         yield from spelling.rest()
 
 
-_Read = tuple[Mapping[str, Any], Tensors, Any, Callable[[], ChatTemplate | None], frozenset[int]]
-
-
-def _of_folder(folder: Path) -> _Read:
-    from tokenizers import Tokenizer
-
-    config = read_json(folder / "config.json")
+def _of_folder(folder: Path) -> Files:
     path = folder / "tokenizer.json"
+    config = read_json(folder / "config.json")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as problem:  # `tokenizers` raises bare Exceptions
-        raise BadInput(f"{path} cannot be read as a tokenizer: {problem}") from problem
-    ends: set[int] = set()
+        tokenizer = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as problem:
+        raise BadInput(f"{path} cannot be read: {problem}") from problem
     generation = folder / "generation_config.json"
-    for fields in (config, read_json(generation) if generation.is_file() else {}):
-        end = fields.get("eos_token_id")
-        ends |= {int(each) for each in (end if isinstance(end, list) else [end]) if each is not None}
-    return config, Checkpoint(folder), tokenizer, lambda: ChatTemplate.of(folder), frozenset(ends)
+    ends = _ends(config) | (_ends(read_json(generation)) if generation.is_file() else frozenset())
+    return Files(
+        config, Checkpoint(folder), _tokenizer(path, tokenizer), lambda: ChatTemplate.of(folder), ends
+    )
 
 
-def _of_artifact(folder: Path) -> _Read:
-    from tokenizers import Tokenizer
-
+def _of_artifact(folder: Path) -> Files:
     artifact = Artifact(folder)
-    task = Task.from_json(artifact.task)
-    if task.kind != "language":
-        raise BadInput(f"{folder} is a model for {task.kind}; open it with ondevice.open()")
-    try:
-        tokenizer = Tokenizer.from_str(artifact.tokenizer_json)
-    except Exception as problem:  # `tokenizers` raises bare Exceptions
-        raise BadArtifact(f"the tokenizer cannot be read: {problem}") from problem
-
-    def template() -> ChatTemplate | None:
-        return ChatTemplate(task.template, task.special_tokens) if task.template else None
-
-    return artifact.config, artifact.tensors, tokenizer, template, frozenset(task.ends)
+    tokenizer = _tokenizer(folder / "tokenizer.json", artifact.tokenizer_json)
+    ends = _ends(artifact.config)
+    return Files(artifact.config, artifact.tensors, tokenizer, lambda: ChatTemplate.of(folder), ends)
 
 
-def _of_file(path: Path) -> _Read:
+def _of_gguf(path: Path) -> Files:
     model = GgufModel(read_container(path))
     fields = model.container.fields
-    return (
+    return Files(
         model.config,
         model.tensors,
         gguf_tokenizer.read_tokenizer(fields),
         lambda: gguf_tokenizer.read_template(fields),
         gguf_tokenizer.end_tokens(fields),
     )
+
+
+def _tokenizer(path: Path, text: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as problem:  # `tokenizers` raises bare Exceptions
+        raise BadInput(f"{path} cannot be read as a tokenizer: {problem}") from problem
+
+
+def _ends(fields: Mapping[str, Any]) -> frozenset[int]:
+    end = fields.get("eos_token_id")
+    return frozenset(int(each) for each in (end if isinstance(end, list) else [end]) if each is not None)

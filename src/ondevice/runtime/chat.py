@@ -19,7 +19,7 @@ Message = Mapping[str, Any]
 class ChatTemplate:
     """A template and the special tokens that it may name (bos_token, eos_token, …).
 
-    Raises BadInput where it is not valid Jinja, MissingExtra without jinja2.
+    source: of the template. Raises BadInput where it is not valid Jinja, MissingExtra without jinja2.
     """
 
     def __init__(self, source: str, tokens: Mapping[str, str] | None = None) -> None:
@@ -38,7 +38,12 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except TemplateSyntaxError as problem:
             raise BadInput(f"the chat template is not valid: {problem}") from problem
-        self._tokens = dict(tokens or {})
+        self.source, self._tokens = source, dict(tokens or {})
+
+    @property
+    def shows_tools(self) -> bool:
+        """Whether it tells the model of tools."""
+        return "tools" in self.source
 
     @classmethod
     def of(cls, folder: Path) -> ChatTemplate | None:
