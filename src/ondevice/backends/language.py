@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.artifact import Artifact
-from ondevice.artifact import Artifact
 from ondevice.backends.session import Closing
-from ondevice.errors import BadArtifact, BadInput
+from ondevice.errors import BadInput
 from ondevice.kernels import Kernels
 from ondevice.models.checkpoint import read_json
 from ondevice.models.tasks import Task
@@ -43,6 +42,29 @@ def is_language_model(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("model_type") in FAMILIES
 
 
+@dataclass(frozen=True)
+class Files:
+    """What a language model is made of, whatever file holds it. config: as Hugging Face writes it. tokenizer: a
+    `tokenizers.Tokenizer`. template: called when a chat needs it. ends: tokens that end an answer."""
+
+    config: Mapping[str, Any]
+    tensors: Tensors
+    tokenizer: Any
+    template: Callable[[], ChatTemplate | None]
+    ends: frozenset[int]
+
+
+def read_files(path: str | Path) -> Files:
+    """An artifact, a GGUF file, or a folder with config.json, tokenizer.json and safetensors.
+
+    Tensors are mapped. Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _of_gguf(path)
+    return _of_artifact(path) if (path / "ondevice.json").exists() else _of_folder(path)
+
+
 class LanguageSession(Closing):
     """A decoder that is ready to write. Close it, or use it in a `with` block."""
 
@@ -62,25 +84,20 @@ class LanguageSession(Closing):
     def open(
         cls, model: str | Path, *, threads: int, context: int | None = None, texts: int = 1
     ) -> LanguageSession:
-        """A model of the Llama family: an artifact, a GGUF file, or a folder with config.json, tokenizer.json and
-        safetensors.
+        """A model of the Llama family, as `read_files` reads it.
 
         context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them.
         Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
         """
-        path = Path(model)
-        of_folder = _of_artifact if (path / "ondevice.json").is_file() else _of_folder
-        read = _of_file if path.is_file() else of_folder
-        config, tensors, tokenizer, template, ends = read(path)
-        positions = Shape.of(config).positions
+        files = read_files(model)
+        positions = Shape.of(files.config).positions
         room = texts * min(context or positions, positions)
-        decoder = Decoder(tensors, config, Kernels(threads), context=context, cache_tokens=room)
-        if tokenizer.get_vocab_size() > decoder.vocabulary:
+        decoder = Decoder(files.tensors, files.config, Kernels(threads), context=context, cache_tokens=room)
+        if (tokens := files.tokenizer.get_vocab_size()) > decoder.vocabulary:
             raise BadInput(
-                f"the tokenizer does not match the model: it has {tokenizer.get_vocab_size()} tokens, the model "
-                f"{decoder.vocabulary}"
+                f"the tokenizer does not match the model: it has {tokens} tokens, the model {decoder.vocabulary}"
             )
-        return cls(Engine(decoder), tokenizer, template, ends)
+        return cls(Engine(decoder), files.tokenizer, files.template, files.ends)
 
     @cached_property
     def template(self) -> ChatTemplate | None:
@@ -145,9 +162,15 @@ def _of_folder(folder: Path) -> Files:
 
 def _of_artifact(folder: Path) -> Files:
     artifact = Artifact(folder)
+    task = Task.from_json(artifact.task)
+    if task.kind != "language":
+        raise BadInput(f"{folder} is a model for {task.kind}; open it with ondevice.open()")
+
+    def template() -> ChatTemplate | None:
+        return ChatTemplate(task.template, task.special_tokens) if task.template else None
+
     tokenizer = _tokenizer(folder / "tokenizer.json", artifact.tokenizer_json)
-    ends = _ends(artifact.config)
-    return Files(artifact.config, artifact.tensors, tokenizer, lambda: ChatTemplate.of(folder), ends)
+    return Files(artifact.config, artifact.tensors, tokenizer, template, frozenset(task.ends))
 
 
 def _of_gguf(path: Path) -> Files:
