@@ -4,6 +4,17 @@
 //
 // Included after linear.inl by each instruction set's file, which has defined FEW_ROWS, how many rows at most.
 
+enum { AHEAD = 6144 };  // bytes to prefetch into the second-level cache: by trial, 17 % faster than a third less
+
+// The same four activations for every lane.
+#ifndef DOT_READS_MEMORY
+INLINE vi dot(vi acc, vb weights, const uint8_t* activations) {
+    int32_t four;
+    __builtin_memcpy(&four, activations, 4);
+    return dot(acc, weights, splat(four));
+}
+#endif
+
 // total += the products of one panel with R rows. half_sums[r * groups + g]: half the number of codes times the
 // sum of row r's activations in group g.
 template <int BITS, int R>
@@ -18,7 +29,7 @@ static void multiply_panel(const Weights* w, const uint8_t* panel, const uint8_t
         ptrdiff_t end = w->columns - g * w->group_size;
         if (end > w->group_size) end = w->group_size;
         for (ptrdiff_t ahead = 0; ahead < w->group_size * 2 * BITS; ahead += 64)
-            __builtin_prefetch(codes + ahead + PREFETCH);
+            __builtin_prefetch(codes + ahead + AHEAD, 0, 2);
         for (ptrdiff_t c = 0; c < end; c += 32) {
             const Planes<BITS> planes(codes, w->group_size, c);
 #pragma GCC unroll 8
@@ -28,17 +39,11 @@ static void multiply_panel(const Weights* w, const uint8_t* panel, const uint8_t
                     vb u = planes.quad(i, s);
                     if (BITS == 8 && WEIGHT_OFFSET == 0) u ^= splat_byte(128);
 #pragma GCC unroll 8
-                    for (int r = 0; r < R; ++r) {
-                        int32_t four;
-                        __builtin_memcpy(&four, a[r] + g * w->group_size + c + 4 * i, 4);
-                        acc[r][s] = dot(acc[r][s], u, splat(four));
-                    }
+                    for (int r = 0; r < R; ++r) acc[r][s] = dot(acc[r][s], u, a[r] + g * w->group_size + c + 4 * i);
                 }
         }
         for (int s = 0; s < SUB; ++s) {
-            vn narrow;
-            __builtin_memcpy(&narrow, panel + 64 + g * PANEL + s * VL, sizeof narrow);
-            const vi m = __builtin_convertvector(narrow, vi);
+            const vi m = from_bytes(panel + 64 + g * PANEL + s * VL);
             for (int r = 0; r < R; ++r) total[r][s] += acc[r][s] * m;
         }
     }

@@ -26,6 +26,9 @@ static inline vi maximum(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (
 static inline vf minimum(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 static inline vf from_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 
+static inline vi from_bytes(const uint8_t* p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+static inline void to_bytes(uint8_t* p, vi v) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8((__m512i)v)); }
+
 static inline vf lookup(vf low, vf high, vi index) {
     return (vf)_mm512_permutex2var_ps((__m512)low, (__m512i)index, (__m512)high);
 }
@@ -46,6 +49,15 @@ static inline vb multiply_bytes(vb a, vb b) {
 // The intrinsic makes g++ 12 spill the accumulators (2.5 times slower); this keeps them in registers.
 static inline __attribute__((always_inline)) vi dot(vi acc, vb weights, vi activations) {
     asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(weights), "v"(activations));
+    return acc;
+}
+
+struct Unaligned {
+    int32_t four;
+} __attribute__((packed, may_alias));
+#define DOT_READS_MEMORY
+static inline __attribute__((always_inline)) vi dot(vi acc, vb weights, const uint8_t* activations) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(weights), "m"(*(const Unaligned*)activations));
     return acc;
 }
 

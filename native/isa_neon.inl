@@ -21,6 +21,11 @@ static inline vi maximum(vi a, vi b) { return a > b ? a : b; }
 static inline vf minimum(vf a, vf b) { return a < b ? a : b; }
 static inline vf from_half(const uint16_t* p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 
+static inline vi from_bytes(const uint8_t* p) { return vi{(int8_t)p[0], (int8_t)p[1], (int8_t)p[2], (int8_t)p[3]}; }
+static inline void to_bytes(uint8_t* p, vi v) {
+    for (int i = 0; i < VL; ++i) p[i] = (uint8_t)v[i];
+}
+
 static inline vf zip_low(vf a, vf b) { return (vf)vzip1q_f32((float32x4_t)a, (float32x4_t)b); }
 static inline vf zip_high(vf a, vf b) { return (vf)vzip2q_f32((float32x4_t)a, (float32x4_t)b); }
 

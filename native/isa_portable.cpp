@@ -61,6 +61,11 @@ static inline vf from_half(const uint16_t* p) {
     return out;
 }
 
+static inline vi from_bytes(const uint8_t* p) { return vi{(int8_t)p[0], (int8_t)p[1], (int8_t)p[2], (int8_t)p[3]}; }
+static inline void to_bytes(uint8_t* p, vi v) {
+    for (int i = 0; i < VL; ++i) p[i] = (uint8_t)v[i];
+}
+
 static inline vf zip_low(vf a, vf b) { return vf{a[0], b[0], a[1], b[1]}; }
 static inline vf zip_high(vf a, vf b) { return vf{a[2], b[2], a[3], b[3]}; }
 

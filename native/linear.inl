@@ -15,8 +15,11 @@ INLINE vb load_bytes(const uint8_t* p) {
 
 INLINE vb splat_byte(int x) { return vb{} + (uint8_t)x; }
 
-// Bits [shift, shift + width) of each byte.
-INLINE vb field(vb v, int shift, int width) { return (vb)((vh)v >> (uint16_t)shift) & splat_byte((1 << width) - 1); }
+// Bits [from, from + width) of each byte, moved to bit `to`.
+INLINE vb field(vb v, int from, int width, int to) {
+    const vh moved = from >= to ? (vh)v >> (uint16_t)(from - to) : (vh)v << (uint16_t)(to - from);
+    return (vb)moved & splat_byte(((1 << width) - 1) << to);
+}
 
 enum { PREFETCH = 4096 };  // bytes ahead of the codes being unpacked
 enum { QUAD = 64, SUB = QUAD / VB };  // bytes of 4 columns of a panel; vectors in them
@@ -35,15 +38,9 @@ struct Planes {
     INLINE_MEMBER vb quad(int i, int s) const {
         vb u = vb{};
         if (BITS == 8) u = load_bytes(four + i * QUAD + s * VB);
-        if (BITS & 4) u = field(load_bytes(four + i / 2 * QUAD + s * VB), i % 2 * 4, 4);
-        if (BITS & 2) {
-            vb bits = field(load_bytes(two + i / 4 * QUAD + s * VB), i % 4 * 2, 2);
-            u |= (vb)((vh)bits << (uint16_t)(BITS & 4));
-        }
-        if (BITS & 1) {
-            vb bits = field(load_bytes(one + s * VB), i, 1);
-            u |= (vb)((vh)bits << (uint16_t)(BITS & 6));
-        }
+        if (BITS & 4) u = field(load_bytes(four + i / 2 * QUAD + s * VB), i % 2 * 4, 4, 0);
+        if (BITS & 2) u |= field(load_bytes(two + i / 4 * QUAD + s * VB), i % 4 * 2, 2, BITS & 4);
+        if (BITS & 1) u |= field(load_bytes(one + s * VB), i, 1, BITS & 6);
         return u;
     }
 };
@@ -73,9 +70,7 @@ static void unpack_tiles(const Weights* w, ptrdiff_t first, ptrdiff_t panels, ui
                 __builtin_prefetch(codes + ahead + PREFETCH);
             vb m[SUB], shift[SUB];
             for (int s = 0; s < SUB; ++s) {
-                vn each;
-                __builtin_memcpy(&each, panel + 64 + g * PANEL + s * VL, sizeof each);
-                vi spread = __builtin_convertvector(each, vi) & 0xff;
+                vi spread = from_bytes(panel + 64 + g * PANEL + s * VL) & 0xff;
                 spread |= spread << 8;
                 m[s] = (vb)(spread | spread << 16);
                 shift[s] = multiply_bytes(m[s], splat_byte(1 << (BITS - 1))) - splat_byte(WEIGHT_OFFSET);

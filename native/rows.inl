@@ -27,8 +27,7 @@ static void quantize_row(const float* x, const float* inverse, ptrdiff_t columns
         each_vector(columns, [&](ptrdiff_t k, ptrdiff_t lanes) ALWAYS_INLINE {
             vi q = nearest(scaled(k, lanes) * factor);  // at most 127 by the choice of t
             sum += q;
-            vn narrow = __builtin_convertvector(q, vn);
-            __builtin_memcpy(out + k, &narrow, VL);  // a last part spills zeros into the padding
+            to_bytes(out + k, q);  // a last part spills zeros into the padding
         });
     else
         __builtin_memset(out, 0, columns);

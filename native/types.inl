@@ -5,4 +5,3 @@ typedef uint8_t vb __attribute__((vector_size(VB)));
 typedef uint16_t vh __attribute__((vector_size(VB)));
 typedef int16_t vw __attribute__((vector_size(VB)));
 typedef uint32_t vu __attribute__((vector_size(4 * VL)));
-typedef int8_t vn __attribute__((vector_size(VL)));

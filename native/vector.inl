@@ -6,6 +6,7 @@
 //   vi nearest(vf)                  to int32, halves to even
 //   vf maximum(vf a, vf b)          a > b ? a : b; minimum alike, and maximum of vi (compilers see no single
 //                                 instruction in that)
+//   vi from_bytes(const uint8_t*)   VL signed bytes; void to_bytes(uint8_t*, vi) the low bytes, which hold the values
 //   vf zip_low(vf a, vf b)          a0 b0 a1 b1 …, and zip_high from the upper halves
 // and the types below. Everything here has internal linkage.
 

@@ -6,6 +6,7 @@ Knows the layout that kernels read and which page belongs to which sequence's pl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -85,9 +86,14 @@ class Places:
             raise BadInput(f"a token belongs to a sequence that is none of the {len(tables)}")
         if self.positions.min() < 0 or self.positions.max() >= tables.shape[1] * PAGE:
             raise BadInput(f"a position is outside the {tables.shape[1]} pages of its sequence")
-        used = np.unique(self.sequences)
-        last = [int(self.positions[self.sequences == row].max()) // PAGE + 1 for row in used]
-        for row, pages in zip(used, last, strict=True):
-            part = tables[row, :pages]
-            if part.min() < 0 or part.max() >= len(cache.pool):
-                raise BadInput(f"sequence {row} names a page outside the {len(cache.pool)} of the pool")
+        lowest, highest = self._pages
+        if lowest < 0 or highest >= len(cache.pool):
+            raise BadInput(f"a sequence names a page outside the {len(cache.pool)} of the pool")
+
+    @cached_property
+    def _pages(self) -> tuple[int, int]:
+        """The lowest and highest page that the tokens reach back to; the same for every layer of a step."""
+        last = np.full(len(self.tables), -1, np.int64)
+        np.maximum.at(last, self.sequences, self.positions // PAGE)
+        used = self.tables[np.arange(self.tables.shape[1]) <= last[:, None]]
+        return int(used.min()), int(used.max())
