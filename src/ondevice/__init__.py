@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ondevice.devices.budget import Budget
     from ondevice.verbs.bench import BenchResult, bench
+    from ondevice.verbs.bench_decoder import DecoderBench, bench_decoder
     from ondevice.verbs.doctor import doctor
     from ondevice.verbs.export import ExportResult, export
     from ondevice.verbs.fit import FitResult, fit
@@ -26,12 +27,14 @@ __version__ = "0.1.0"
 _HOME = {
     "BenchResult": "ondevice.verbs.bench",
     "Budget": "ondevice.devices.budget",
+    "DecoderBench": "ondevice.verbs.bench_decoder",
     "ExportResult": "ondevice.verbs.export",
     "FitResult": "ondevice.verbs.fit",
     "Proof": "ondevice.verbs.systems",
     "RunResult": "ondevice.verbs.run",
     "SearchResult": "ondevice.verbs.search",
     "bench": "ondevice.verbs.bench",
+    "bench_decoder": "ondevice.verbs.bench_decoder",
     "doctor": "ondevice.verbs.doctor",
     "export": "ondevice.verbs.export",
     "fit": "ondevice.verbs.fit",
@@ -48,6 +51,7 @@ _HOME = {
 __all__ = [
     "BenchResult",
     "Budget",
+    "DecoderBench",
     "ExportResult",
     "FitResult",
     "Proof",
@@ -55,6 +59,7 @@ __all__ = [
     "SearchResult",
     "__version__",
     "bench",
+    "bench_decoder",
     "doctor",
     "export",
     "fit",

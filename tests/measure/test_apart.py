@@ -53,6 +53,20 @@ def talking() -> tuple[Callable[[], object], Callable[[], Any]]:
     return lambda: os.write(1, b"chatter"), lambda: None
 
 
+def opening_slowly() -> tuple[Callable[[], object], Callable[[], Any]]:
+    time.sleep(0.05)
+    calls = iter(range(100))
+    return lambda: {"call": float(next(calls)), "two": 2.0}, lambda: None
+
+
+def test_what_a_call_knows_beside_its_time_is_kept_by_round() -> None:
+    outcome = side_by_side_apart({"arm": Arm(opening_slowly)}, repeats=3, warmup=0, pause=0)["arm"]
+    assert not isinstance(outcome, str)
+    assert outcome.open_seconds >= 0.05
+    # before each timed call there is one that is not, as calls are short
+    assert outcome.parts == {"call": [1.0, 3.0, 5.0], "two": [2.0] * 3}
+
+
 def test_every_arm_has_its_own_process_and_its_own_figures() -> None:
     outcomes = side_by_side_apart(
         {"short": Arm(sleeper, (0.002,)), "long": Arm(sleeper, (0.02,))}, repeats=5, warmup=1, pause=0

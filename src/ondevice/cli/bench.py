@@ -6,48 +6,84 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ondevice.cli.output import AsJson, amount, console, notes, print_json, stages
 
 
+class _ModelUnlessNamed(TyperGroup):
+    """`ondevice bench MODEL …` is `ondevice bench model MODEL …`: only other benchmarks need their name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["model", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_ModelUnlessNamed, no_args_is_help=True, help="Measure models, beside other engines.")
+
+
+@app.command("model")
 def bench(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `ondevice fit` made.")],
-    against: Annotated[str, typer.Option(help="Comma-separated: torch,onnxruntime,openvino,mlx.")] = "",
-    backends: Annotated[str, typer.Option(help="What runs the artifact, comma-separated.")] = "native",
+    artifact: Annotated[
+        Path | None, typer.Argument(help="A folder that `ondevice fit` made, or a model that writes.")
+    ] = None,
+    random: Annotated[
+        str | None, typer.Option(help="Instead: a published shape with random weights, as llama-3.2-1b.")
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: torch,onnxruntime,openvino,mlx; writing: llama.cpp,openvino,torch."
+        ),
+    ] = "",
+    backends: Annotated[str, typer.Option(help="What runs an encoder, comma-separated.")] = "native",
     threads: Annotated[str, typer.Option(help="Comma-separated numbers of threads.")] = "1,2",
-    tokens: Annotated[int, typer.Option(help="Tokens of a text.")] = 128,
-    batch: Annotated[int, typer.Option(help="Texts a call.")] = 1,
-    repeats: Annotated[int, typer.Option(help="Rounds; each engine has one call in each.")] = 31,
+    prompt: Annotated[int, typer.Option(help="Tokens that a model that writes reads first.")] = 512,
+    tokens: Annotated[int, typer.Option(help="Tokens of an encoder's text, or to write.")] = 128,
+    bits: Annotated[int, typer.Option(help="Of random weights: 4 or 8.")] = 4,
+    batch: Annotated[int, typer.Option(help="Texts a call of an encoder.")] = 1,
+    repeats: Annotated[
+        int | None, typer.Option(help="Rounds, one call of each engine in each; 31, or 5 where it writes.")
+    ] = None,
     original: Annotated[
         str | None, typer.Option(help="The model that the peers run, if it has moved.")
     ] = None,
+    device: Annotated[str | None, typer.Option(help="This machine's profile, to model energy from.")] = None,
     data: Annotated[str | None, typer.Option(help="Texts to judge with, as for fit.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time an artifact beside other engines, in turn, and compare sizes and quality."""
+    """Time a model beside other engines, in turn."""
+    from ondevice.devices.profile import load
     from ondevice.errors import BadInput
     from ondevice.verbs.bench import bench as compare
+    from ondevice.verbs.bench_decoder import bench_decoder
+    from ondevice.verbs.open import language_folder
 
     try:
         numbers = [int(each) for each in threads.split(",")]
     except ValueError:
         raise BadInput(f"threads {threads!r} is no list of numbers; write --threads 1,2") from None
+    names = [name for name in against.split(",") if name]
+    if artifact is None and random is None:
+        raise BadInput("name a model, or a published shape: --random llama-3.2-1b")
+    writes = artifact is None or artifact.suffix == ".gguf" or language_folder(artifact) is not None
     with stages() as progress:
-        result = compare(
-            artifact,
-            [name for name in against.split(",") if name],
-            original=original,
-            backends=[name for name in backends.split(",") if name],
-            threads=numbers,
-            tokens=tokens,
-            batch=batch,
-            repeats=repeats,
-            data=data,
-            progress=progress,
-        )
-    document = result.to_json()
+        if artifact is None or writes:
+            document = bench_decoder(
+                artifact, names, random=random, bits=bits, prompt=prompt, tokens=tokens, threads=numbers,
+                repeats=repeats or 5, device=load(device) if device else None, progress=progress,
+            ).to_json()  # fmt: skip
+        else:
+            document = compare(
+                artifact, names, original=original, threads=numbers, tokens=tokens, batch=batch,
+                backends=[name for name in backends.split(",") if name],
+                repeats=repeats or 31, data=data, progress=progress,
+            ).to_json()  # fmt: skip
     if as_json:
         print_json(document)
+    elif writes:
+        _print_decoders(document)
     else:
         _print(document)
 
@@ -86,3 +122,45 @@ def _print(document: dict[str, Any]) -> None:
         notes.print(
             f"  {skipped['engine']} {skipped['variant']} skipped: {skipped['reason']}", highlight=False
         )
+
+
+def _print_decoders(document: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for head in ("engine", "variant", "threads", "prefill, tokens/s", "to ours", "decode, tokens/s", "to ours",
+                 "first token", "load", "memory", "energy a call"):  # fmt: skip
+        table.add_column(head, justify="left" if head in ("engine", "variant") else "right")
+    for row in document["rows"]:
+        cells = []
+        for name in ("prefill", "decode"):
+            ratio, speed = row["ratios"][name], row[name]
+            low, high = ratio["interval"] or (ratio["median"], ratio["median"])
+            cells.append(f"{speed['median']:.1f} ({speed['min']:.1f}-{speed['max']:.1f})")
+            cells.append(f"{ratio['median']:.2f}x ({low:.2f}-{high:.2f})")
+        energy, load = row["energy"], row["load"]
+        table.add_row(
+            row["engine"],
+            row["variant"],
+            str(row["threads"]),
+            *cells,
+            f"{row['first']['median']:.2f} s",
+            f"{load['median']:.2f} s" if load else "",
+            amount(row["memory"]["median"]),
+            f"{energy['median']:.3g} J {energy['kind']}" if energy else "",
+        )
+    console.print(table)
+    settings = document["settings"]
+    cores = settings["machine"]["cores"]
+    notes.print(
+        f"  {settings['prompt']} tokens read, {settings['tokens']} written; speeds, memory and load measured here",
+        highlight=False,
+    )
+    if settings["load_average"] > 0.5 * cores:
+        notes.print(
+            f"  the machine was busy (load {settings['load_average']:.1f} on {cores} cores): engines whose threads "
+            "spin lose most; measure again when it is calm",
+            highlight=False,
+        )
+    for skipped in document["skipped"]:
+        notes.print(f"  {skipped['engine']} skipped: {skipped['reason']}", highlight=False)

@@ -17,11 +17,12 @@ import numpy as np
 
 from ondevice.errors import BadInput
 from ondevice.measure.memory import own_peak
-from ondevice.measure.timing import Figure, seconds
+from ondevice.measure.timing import Figure
 
 _LONG = 0.2  # seconds of a call beside which finding its caches again is nothing
 
-# What an arm gives when it is opened: the call that is timed, and a last word when timing is over.
+# What an arm gives when it is opened: the call that is timed, and a last word when timing is over. A call that knows
+# more than how long it took returns it as {name: number}.
 Opened = tuple[Callable[[], object], Callable[[], Any]]
 
 
@@ -35,12 +36,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Outcome:
-    """seconds: of one call, samples in the order of the rounds. peak_bytes: resident memory of the process, from
-    its start to its last call. last: the arm's last word."""
+    """seconds: of one call, samples in the order of the rounds. open_seconds: of opening, once, imports included.
+    peak_bytes: resident memory of the process, from its start to its last call. last: the arm's last word.
+    parts: by name, what every call returned as numbers, a list in the order of the rounds."""
 
     seconds: Figure
+    open_seconds: float
     peak_bytes: int
     last: Any
+    parts: dict[str, list[float]]
 
 
 def side_by_side_apart(
@@ -63,6 +67,7 @@ def side_by_side_apart(
     processes: dict[str, _Process] = {}
     outcomes: dict[str, Outcome | str] = {}
     times: dict[str, list[float]] = {name: [] for name in arms}
+    parts: dict[str, dict[str, list[float]]] = {name: {} for name in arms}
     random = np.random.default_rng(seed)
     try:
         for name, arm in arms.items():
@@ -76,13 +81,19 @@ def side_by_side_apart(
                 if isinstance(reply, str):
                     outcomes[name] = reply
                 elif number >= 0:
-                    times[name].append(reply)
+                    times[name].append(reply[0])
+                    for part, value in reply[1].items():
+                        parts[name].setdefault(part, []).append(value)
                 time.sleep(pause)
         for name in arms:
             if name not in outcomes:
                 reply = processes[name].ask("finish")
                 figure = Figure.of(times[name], "s")
-                outcomes[name] = reply if isinstance(reply, str) else Outcome(figure, *reply)
+                if isinstance(reply, str):
+                    outcomes[name] = reply
+                else:
+                    opened = processes[name].open_seconds
+                    outcomes[name] = Outcome(figure, opened, reply[0], reply[1], parts[name])
     finally:
         for process in processes.values():
             process.end()
@@ -99,7 +110,9 @@ class _Process:
         self.process = context.Process(target=_serve, args=(theirs, arm), daemon=True)
         self.process.start()
         theirs.close()
-        self.problem = self._answer()  # waits until it is open, so that arms do not open at the same time
+        opened = self._answer()  # waits until it is open, so that arms do not open at the same time
+        self.problem = opened if isinstance(opened, str) else ""
+        self.open_seconds = 0.0 if self.problem else opened
 
     def ask(self, question: str) -> Any:
         """The answer, or the problem as a text."""
@@ -127,17 +140,20 @@ class _Process:
 
 
 def _serve(connection: Any, arm: Arm) -> None:
-    """In the arm's process. A text is a problem; None is readiness."""
+    """In the arm's process. A text is a problem."""
     os.dup2(2, 1)  # what an engine prints is no part of our caller's output
     try:
+        start = time.perf_counter()
         call, last = arm.open(*arm.arguments)
-        connection.send(None)
+        connection.send(time.perf_counter() - start)
         took = 0.0
         while connection.recv() == "run":
             if took < _LONG:
                 call()
-            took = seconds(call)
-            connection.send(took)
+            start = time.perf_counter()
+            result = call()
+            took = time.perf_counter() - start
+            connection.send((took, result if isinstance(result, dict) else {}))
         connection.send((own_peak(), last()))
     except EOFError:
         return
