@@ -11,20 +11,31 @@ from ondevice.cli.output import AsJson, amount, console, notes, print_json
 
 
 def export(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `ondevice fit` made.")],
-    to: Annotated[str, typer.Option(help="onnx, mlx or web.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that `ondevice fit` made; for gguf also a language model's folder, or its name in the zoo."
+        ),
+    ],
+    to: Annotated[str, typer.Option(help="onnx, mlx, web or gguf.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
     onnxruntime_web: Annotated[
         Path | None,
         typer.Option(help="For web: the npm package's folder, copied so that no network is needed."),
     ] = None,
+    type: Annotated[
+        str | None,
+        typer.Option(
+            help="For gguf: F32, F16, Q8_0 or Q4_0; an artifact's own codes unless given, else F16."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an artifact for another engine."""
+    """Write a model for another engine."""
     from ondevice.verbs.export import export as write
 
-    result = write(artifact, to, out=out, overwrite=overwrite, onnxruntime_web=onnxruntime_web)
+    result = write(model, to, out=out, overwrite=overwrite, onnxruntime_web=onnxruntime_web, type=type)
     if as_json:
         print_json(result.to_json())
         return

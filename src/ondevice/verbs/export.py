@@ -1,8 +1,9 @@
-"""export: an artifact becomes what other engines read.
+"""export: a model becomes what other engines read.
 
     onnx   model.onnx, config.json, tokenizer.json: for ONNX Runtime, weights still quantised
     mlx    model.safetensors in MLX's quantised form, config.json, tokenizer.json
     web    a static page that runs the ONNX model in the browser, with the model
+    gguf   model.gguf: a language model for llama.cpp and all that reads its files
 
 Beside them lies ondevice-export.json: where the model came from, its task, plan and licence.
 """
@@ -22,6 +23,7 @@ from ondevice.artifact import Artifact
 from ondevice.atomic import reserve, writing
 from ondevice.errors import BadInput, MissingExtra
 from ondevice.models.tasks import Task
+from ondevice.verbs.open import language_folder
 
 _PAGE = ("index.html", "encoder.mjs", "wordpiece.mjs")
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -43,17 +45,29 @@ class ExportResult:
         return vars(self) | {"folder": str(self.folder), "notes": list(self.notes)}
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What only some targets take."""
+
+    onnxruntime_web: Path | None
+    type: str | None
+
+
 def export(
-    artifact: str | Path,
+    model: str | Path,
     to: str,
     *,
     out: str | Path,
     overwrite: bool = False,
     onnxruntime_web: str | Path | None = None,
+    type: str | None = None,
 ) -> ExportResult:
-    """Write an artifact for another engine into the folder `out`, whole or not at all.
+    """Write a model for another engine into the folder `out`, whole or not at all.
 
-    to: "onnx", "mlx" or "web". onnxruntime_web: for "web", the folder of the npm package onnxruntime-web (or the
+    model: an artifact; for "gguf" whatever `ondevice.open_language` opens.
+    to: "onnx", "mlx", "web" or "gguf". type: for "gguf", of matrices: F32, F16, Q8_0 or Q4_0; None keeps an
+        artifact's codes (4 bits and fewer as Q4_0, more as Q8_0) and is F16 elsewhere.
+    onnxruntime_web: for "web", the folder of the npm package onnxruntime-web (or the
         `dist` inside it), which is copied so that the page needs no network; None names its address on a public
         network of copies, pinned to one version, in the page.
     Raises BadInput for another `to`, for a model that a target cannot hold, and where `out` exists and overwrite
@@ -63,9 +77,12 @@ def export(
         raise BadInput(f"cannot export to {to!r}; supported: {', '.join(_TARGETS)}")
     if onnxruntime_web is not None and to != "web":
         raise BadInput("onnxruntime_web is of use with to='web' only; leave it out")
-    source = Artifact(artifact)
+    if type is not None and to != "gguf":
+        raise BadInput("type is of use with to='gguf' only; leave it out")
+    source = (language_folder(model) if to == "gguf" else None) or Path(model)
+    given = _Given(Path(onnxruntime_web) if onnxruntime_web is not None else None, type)
     with reserve(out, overwrite=overwrite) as place, writing(place) as fresh:
-        notes = _TARGETS[to](source, fresh, onnxruntime_web)
+        notes = _TARGETS[to](source, fresh, given)
         fresh.joinpath("ondevice-export.json").write_text(_about(source, to), encoding="utf-8")
         files = {
             str(path.relative_to(fresh)): path.stat().st_size
@@ -75,7 +92,8 @@ def export(
     return ExportResult(place, to, files, notes)
 
 
-def _onnx(source: Artifact, folder: Path, _: str | Path | None = None) -> tuple[str, ...]:
+def _onnx(path: Path, folder: Path, _: _Given) -> tuple[str, ...]:
+    source = Artifact(path)
     try:
         import onnx
     except ImportError as error:
@@ -96,27 +114,39 @@ def _onnx(source: Artifact, folder: Path, _: str | Path | None = None) -> tuple[
     )
 
 
-def _mlx(source: Artifact, folder: Path, _: str | Path | None = None) -> tuple[str, ...]:
+def _mlx(path: Path, folder: Path, _: _Given) -> tuple[str, ...]:
     from ondevice.backends.mlx.export import write_folder
 
-    write_folder(source, folder)
+    write_folder(Artifact(path), folder)
     return ("read it with ondevice.backends.mlx.export.read_folder",)
 
 
-def _web(source: Artifact, folder: Path, runtime: str | Path | None = None) -> tuple[str, ...]:
+def _gguf(path: Path, folder: Path, given: _Given) -> tuple[str, ...]:
+    from ondevice.backends.gguf.export import write_gguf
+    from ondevice.backends.language import is_language_model, read_files
+
+    if not is_language_model(path):
+        raise BadInput(
+            f"{path} is not a language model of the Llama family, and llama.cpp's files hold these only"
+        )
+    return write_gguf(read_files(path), folder / "model.gguf", given.type)
+
+
+def _web(path: Path, folder: Path, given: _Given) -> tuple[str, ...]:
+    source = Artifact(path)
     if source.task["kind"] != "embedding":
         raise BadInput(
             "the page compares sentences, so it needs a model for embedding; export to onnx instead"
         )
     _must_be_wordpiece(source.tokenizer_json)
-    _onnx(source, folder)
+    _onnx(path, folder, given)
     address, note = (
         f"{_NETWORK}{_RUNTIME[0]}",
         f"the page loads ONNX Runtime Web {_RUNTIME_VERSION} from {_NETWORK}",
     )
-    if runtime is not None:
+    if given.onnxruntime_web is not None:
         address, note = f"./onnxruntime-web/{_RUNTIME[0]}", "the page needs no network"
-        _copy_runtime(Path(runtime), folder / "onnxruntime-web")
+        _copy_runtime(given.onnxruntime_web, folder / "onnxruntime-web")
     page = resources.files("ondevice.backends.onnxruntime").joinpath("page")
     for name in _PAGE:
         text = page.joinpath(name).read_text(encoding="utf-8").replace("@RUNTIME@", address)
@@ -147,18 +177,21 @@ def _copy_runtime(given: Path, folder: Path) -> None:
         shutil.copyfile(found / name, folder / name)
 
 
-def _about(source: Artifact, to: str) -> str:
-    about = {
-        "format": to,
-        "ondevice": ondevice.__version__,
-        "artifact": source.fingerprint,
-        "task": source.task,
-        "provenance": source.provenance,
-        "plan": source.plan,
-        "licence": source.licence,
-    }
+def _about(path: Path, to: str) -> str:
+    about: dict[str, Any] = {"format": to, "ondevice": ondevice.__version__}
+    if (path / "ondevice.json").exists():
+        source = Artifact(path)
+        about |= {
+            "artifact": source.fingerprint,
+            "task": source.task,
+            "provenance": source.provenance,
+            "plan": source.plan,
+            "licence": source.licence,
+        }
+    else:
+        about["provenance"] = {"name": path.name}
     return json.dumps(about, indent=1, ensure_ascii=False) + "\n"
 
 
-_Target = Callable[[Artifact, Path, str | Path | None], tuple[str, ...]]
-_TARGETS: dict[str, _Target] = {"onnx": _onnx, "mlx": _mlx, "web": _web}
+_Target = Callable[[Path, Path, _Given], tuple[str, ...]]
+_TARGETS: dict[str, _Target] = {"onnx": _onnx, "mlx": _mlx, "web": _web, "gguf": _gguf}

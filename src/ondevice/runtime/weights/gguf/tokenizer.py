@@ -28,7 +28,7 @@ SPLITS: dict[str, tuple[str | None, bool, bool]] = {
     "qwen2": (f"{_SHORT}|{_LETTERS}|\\p{{N}}|{_REST}", False, True),
     "smollm": (None, True, False),
 }
-_SPACE = "\u2581"
+SPACE = "\u2581"
 
 
 def read_tokenizer(fields: Mapping[str, Any]) -> Any:
@@ -146,9 +146,9 @@ def _pieces(fields: Mapping[str, Any], vocabulary: dict[str, int]) -> tuple[Any,
             byte_fallback=True,
         )
     )
-    spaces = normalizers.Replace(" ", _SPACE)
+    spaces = normalizers.Replace(" ", SPACE)
     first = fields.get("tokenizer.ggml.add_space_prefix", True)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if first else spaces
-    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if first else spaces
+    back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     tokenizer.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if first else back)
     return tokenizer, True

@@ -1,0 +1,1 @@
+"""GGUF files for llama.cpp, and all that reads its files."""
