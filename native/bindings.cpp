@@ -145,16 +145,16 @@ void gated(Core& core, const Floats& x, int kind, const Array<float>& out) {
 
 using Places = Array<const int32_t>;
 
-// pool: (pages, heads, 2 * PAGE * head_size) in bytes of floats or halves.
-ops::Cache cache_of(const Array<uint8_t>& pool, bool half, int heads, int head_size, const Places& tables) {
-    return {pool.data(), half, heads, head_size, tables.data(), (ptrdiff_t)tables.shape(1)};
+// pool: (pages, heads, bytes of a head in a page).
+ops::Cache cache_of(const Array<uint8_t>& pool, int kind, int heads, int head_size, const Places& tables) {
+    return {pool.data(), (CacheKind)kind, heads, head_size, tables.data(), (ptrdiff_t)tables.shape(1)};
 }
 
 void remember(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
-              const Array<uint8_t>& pool, bool half, int cache_heads, int head_size, const Places& tables,
+              const Array<uint8_t>& pool, int kind, int cache_heads, int head_size, const Places& tables,
               const MaybeFloats& query_gamma, const MaybeFloats& key_gamma, float epsilon, const Floats& cosine,
               const Floats& sine) {
-    const ops::Cache cache = cache_of(pool, half, cache_heads, head_size, tables);
+    const ops::Cache cache = cache_of(pool, kind, cache_heads, head_size, tables);
     const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
@@ -163,9 +163,9 @@ void remember(Core& core, const Array<float>& joint, int heads, const Places& se
 }
 
 void attend(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
-            const Array<uint8_t>& pool, bool half, int cache_heads, int head_size, const Places& tables,
+            const Array<uint8_t>& pool, int kind, int cache_heads, int head_size, const Places& tables,
             ptrdiff_t window, float scale, const Array<float>& out) {
-    const ops::Cache cache = cache_of(pool, half, cache_heads, head_size, tables);
+    const ops::Cache cache = cache_of(pool, kind, cache_heads, head_size, tables);
     const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);

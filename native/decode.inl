@@ -58,6 +58,47 @@ enum { PAGE_VECTORS = PAGE / VL };
 INLINE vf load_value(const float* p) { return load(p); }
 INLINE vf load_value(const uint16_t* p) { return from_half(p); }
 
+// VL numbers of a page of one head: of value d, those of the tokens from `token`; of a token, those from value d.
+template <class Value>
+struct FloatPage {
+    static constexpr bool SCALED = false;
+    const Value* values;
+    ptrdiff_t size;
+
+    FloatPage(const uint8_t* page, ptrdiff_t head_size) : values((const Value*)page), size(head_size) {}
+    INLINE_MEMBER vf key(ptrdiff_t d, ptrdiff_t token) const { return load_value(values + d * PAGE + token); }
+    INLINE_MEMBER vf value(ptrdiff_t token, ptrdiff_t d) const {
+        return load_value(values + (PAGE + token) * size + d);
+    }
+};
+
+template <int BITS>
+struct IntegerPage {
+    static constexpr bool SCALED = true;
+    const uint8_t* codes;
+    ptrdiff_t size;
+    const uint16_t* scales;
+
+    IntegerPage(const uint8_t* page, ptrdiff_t head_size)
+        : codes(page), size(head_size), scales((const uint16_t*)(page + PAGE * head_size * 2 * BITS / 8)) {}
+    INLINE_MEMBER vf key(ptrdiff_t d, ptrdiff_t token) const {
+        if (BITS == 8) return __builtin_convertvector(from_bytes(codes + d * PAGE + token), vf);
+        return nibbles(codes + d / 2 * PAGE + token, (int)(d % 2) * 4);
+    }
+    INLINE_MEMBER vf value(ptrdiff_t token, ptrdiff_t d) const {
+        const uint8_t* row = codes + PAGE * size * BITS / 8 + token * size * BITS / 8;
+        if (BITS == 8) return __builtin_convertvector(from_bytes(row + d), vf);
+        return nibbles(row + d % (size / 2), d < size / 2 ? 0 : 4);
+    }
+    INLINE_MEMBER vf key_scale(ptrdiff_t token) const { return from_half(scales + token); }
+    INLINE_MEMBER vf value_scale(ptrdiff_t token) const { return from_half(scales + PAGE + token); }
+
+  private:
+    static INLINE_MEMBER vf nibbles(const uint8_t* p, int shift) {
+        return __builtin_convertvector((from_bytes(p) >> shift & 15) - 8, vf);
+    }
+};
+
 struct Query {
     const float* values;
     float* out;
@@ -66,9 +107,9 @@ struct Query {
 
 // One page of one key-value head for R rows of queries; the running maximum, sum and output of each are brought
 // up to date. What a row gets does not depend on the rows beside it: a page without a visible key changes nothing.
-template <class Value, int R>
-static void attend_page(const PagedBlock* b, const Value* keys, const Value* values, ptrdiff_t page_start,
-                        const Query (&query)[R], float* largest, float* sum) {
+template <class Page, int R>
+static void attend_page(const PagedBlock* b, const Page page, ptrdiff_t page_start, const Query (&query)[R],
+                        float* largest, float* sum) {
     vf scores[R][PAGE_VECTORS];
     float weights[R][PAGE];
     // A few vectors of the page at a time, so that the sums stay in registers.
@@ -79,14 +120,17 @@ static void attend_page(const PagedBlock* b, const Value* keys, const Value* val
             for (int v = 0; v < V; ++v) acc[r][v] = vf{};
         for (ptrdiff_t d = 0; d < b->head_size; ++d) {
             vf k[V];
-            for (int v = 0; v < V; ++v) k[v] = load_value(keys + d * PAGE + (start + v) * VL);
+            for (int v = 0; v < V; ++v) k[v] = page.key(d, (start + v) * VL);
             for (int r = 0; r < R; ++r) {
                 const vf q = splat(query[r].values[d]);
                 for (int v = 0; v < V; ++v) acc[r][v] = fma(q, k[v], acc[r][v]);
             }
         }
-        for (int r = 0; r < R; ++r)
-            for (int v = 0; v < V; ++v) scores[r][start + v] = acc[r][v];
+        for (int v = 0; v < V; ++v) {
+            vf scale = splat(1.0f);
+            if constexpr (Page::SCALED) scale = page.key_scale((start + v) * VL);
+            for (int r = 0; r < R; ++r) scores[r][start + v] = Page::SCALED ? acc[r][v] * scale : acc[r][v];
+        }
     }
     const float factor = b->scale * 1.44269504f;
     for (int r = 0; r < R; ++r) {
@@ -107,7 +151,10 @@ static void attend_page(const PagedBlock* b, const Value* keys, const Value* val
             const vi seen = (at <= splat(last)) & (at >= splat(first));
             const vf e = seen ? exp2_(scores[r][v] - splat(now)) : vf{};
             total += e;
-            store(weights[r] + v * VL, e);
+            if constexpr (Page::SCALED)
+                store(weights[r] + v * VL, e * page.value_scale(v * VL));
+            else
+                store(weights[r] + v * VL, e);
         }
         if (now > before) {
             const float shrink = before > -__builtin_inff() ? exp2_(splat(before - now))[0] : 0.0f;
@@ -128,7 +175,7 @@ static void attend_page(const PagedBlock* b, const Value* keys, const Value* val
             for (int v = 0; v < count; ++v) acc[r][v] = load(query[r].out + d + v * VL);
         for (ptrdiff_t j = 0; j < PAGE; ++j) {
             vf x[V];
-            for (int v = 0; v < count; ++v) x[v] = load_value(values + j * b->head_size + d + v * VL);
+            for (int v = 0; v < count; ++v) x[v] = page.value(j, d + v * VL);
             for (int r = 0; r < R; ++r)
                 for (int v = 0; v < count; ++v) acc[r][v] = fma(splat(weights[r][j]), x[v], acc[r][v]);
         }
@@ -137,7 +184,7 @@ static void attend_page(const PagedBlock* b, const Value* keys, const Value* val
     }
 }
 
-template <class Value, int R>
+template <class Page, int R>
 static void attend_rows(const PagedBlock* b, ptrdiff_t row) {
     Query query[R];
     float largest[R], sum[R];
@@ -155,8 +202,8 @@ static void attend_rows(const PagedBlock* b, ptrdiff_t row) {
     }
     first = b->window > 0 && first >= b->window ? first - (int32_t)b->window + 1 : 0;
     for (ptrdiff_t p = first / PAGE; p <= last / PAGE; ++p) {
-        const Value* page = (const Value*)b->pool + b->pages[p] * b->page_stride + b->page_offset;
-        attend_page<Value, R>(b, page, page + PAGE * b->head_size, p * PAGE, query, largest, sum);
+        const Page page(b->pool + b->pages[p] * b->page_stride + b->page_offset, b->head_size);
+        attend_page<Page, R>(b, page, p * PAGE, query, largest, sum);
     }
     for (int r = 0; r < R; ++r) {
         const vf factor = splat(1.0f / sum[r]);
@@ -166,16 +213,18 @@ static void attend_rows(const PagedBlock* b, ptrdiff_t row) {
     }
 }
 
-template <class Value>
+template <class Page>
 static void attend(const PagedBlock* b) {
     ptrdiff_t r = 0;
-    for (; r + PAGED_ROWS <= b->rows; r += PAGED_ROWS) attend_rows<Value, PAGED_ROWS>(b, r);
-    for (; r < b->rows; ++r) attend_rows<Value, 1>(b, r);
+    for (; r + PAGED_ROWS <= b->rows; r += PAGED_ROWS) attend_rows<Page, PAGED_ROWS>(b, r);
+    for (; r < b->rows; ++r) attend_rows<Page, 1>(b, r);
 }
 
 static void attend_paged(const PagedBlock* b) {
-    if (b->half)
-        attend<uint16_t>(b);
-    else
-        attend<float>(b);
+    switch (b->kind) {
+        case CACHE_F32: return attend<FloatPage<float>>(b);
+        case CACHE_F16: return attend<FloatPage<uint16_t>>(b);
+        case CACHE_I8: return attend<IntegerPage<8>>(b);
+        default: return attend<IntegerPage<4>>(b);
+    }
 }

@@ -12,6 +12,9 @@ enum { PANEL = 16 };  // rows of a weight matrix that are stored together
 
 enum Activation { NONE = 0, GELU_ERF = 1, GELU_TANH = 2, RELU = 3, TANH = 4, SILU = 5 };
 
+// What a cache keeps keys and values as. Integers have one scale (a half) for each token of a head.
+enum CacheKind { CACHE_F32 = 0, CACHE_F16 = 1, CACHE_I8 = 2, CACHE_I4 = 3 };
+
 enum Storage { DENSE_F32 = 0, DENSE_F16 = 1, TILES = 2 };
 
 // A weight matrix as stored: rows = outputs, columns = inputs.
@@ -44,18 +47,20 @@ struct AttentionBlock {
 };
 
 // Queries of one key-value head of one sequence, over a cache in pages. A page of a head holds its keys, (head_size,
-// PAGE), and then its values, (PAGE, head_size), floats or halves; head_size is a multiple of 16. Row r is head
-// r % group of token r / group, which attends to the tokens up to its position, or to the last `window` of them
-// where that is positive. Heads of a token lie side by side, tokens `stride` apart.
+// PAGE), and then its values, (PAGE, head_size); head_size is a multiple of 16. Integers are followed by the scales of
+// keys and of values, PAGE halves each. Of 4 bits a byte holds two, offset by 8, the first in the low bits: keys of
+// values 2 d and 2 d + 1, values d and d + head_size / 2 (head_size is a multiple of 32). Row r is head r % group of
+// token r / group, which attends to the tokens up to its position, or to the last `window` of them where that is
+// positive. Heads of a token lie side by side, tokens `stride` apart.
 struct PagedBlock {
     const float* queries;
     ptrdiff_t stride;
     const int32_t* positions;  // of the tokens
     ptrdiff_t group, rows;
-    const void* pool;
-    bool half;
+    const uint8_t* pool;
+    CacheKind kind;
     const int32_t* pages;                 // of this sequence, in order
-    ptrdiff_t page_stride, page_offset;  // in values: between pages, and of this head in one
+    ptrdiff_t page_stride, page_offset;  // in bytes: between pages, and of this head in one
     float* out;
     ptrdiff_t out_stride;
     ptrdiff_t head_size, window;

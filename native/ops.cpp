@@ -1,6 +1,7 @@
 #include "ops.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #if defined(__aarch64__) && defined(__linux__)
@@ -326,14 +327,67 @@ void gated(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptr
 
 namespace {
 
+// Bytes of one head of one page.
+ptrdiff_t head_bytes(const Cache& c) {
+    constexpr ptrdiff_t BITS[] = {32, 16, 8, 4};
+    return 2 * PAGE * (c.head_size * BITS[c.kind] / 8 + (c.kind >= CACHE_I8 ? 2 : 0));
+}
+
 template <class Value, class F>
-void write_token(const Cache& c, ptrdiff_t page, ptrdiff_t slot, const float* keys, const float* values, F from_float) {
-    const ptrdiff_t head_values = 2 * PAGE * c.head_size;
-    for (ptrdiff_t h = 0; h < c.heads; ++h, keys += c.head_size, values += c.head_size) {
-        Value* to = static_cast<Value*>(c.pool) + (page * c.heads + h) * head_values;
-        for (ptrdiff_t d = 0; d < c.head_size; ++d) to[d * PAGE + slot] = from_float(keys[d]);
-        to += PAGE * c.head_size + slot * c.head_size;
-        for (ptrdiff_t d = 0; d < c.head_size; ++d) to[d] = from_float(values[d]);
+void write_floats(uint8_t* head, ptrdiff_t size, ptrdiff_t slot, const float* keys, const float* values, F from_float) {
+    Value* to = reinterpret_cast<Value*>(head);
+    for (ptrdiff_t d = 0; d < size; ++d) to[d * PAGE + slot] = from_float(keys[d]);
+    to += PAGE * size + slot * size;
+    for (ptrdiff_t d = 0; d < size; ++d) to[d] = from_float(values[d]);
+}
+
+// put(d, code) for each value; the scale as a half. What is not finite gets a scale that makes NaN of it.
+template <class F>
+uint16_t quantise_head(const float* x, ptrdiff_t size, int most, F put) {
+    float top = 0.0f;
+    bool finite = true;
+    for (ptrdiff_t d = 0; d < size; ++d) {
+        top = std::max(top, std::fabs(x[d]));
+        finite = finite && std::isfinite(x[d]);
+    }
+    const uint16_t half = finite ? float_to_half(top / (float)most) : 0x7e00;
+    const float scale = half_to_float(half);
+    const bool usable = scale > 0.0f && std::isfinite(scale);
+    for (ptrdiff_t d = 0; d < size; ++d) {
+        const float code = usable ? std::nearbyint(x[d] / scale) : 0.0f;
+        put(d, (int)std::min((float)most, std::max((float)-most, code)));
+    }
+    return half;
+}
+
+void write_integers(uint8_t* head, ptrdiff_t size, ptrdiff_t slot, bool four, const float* keys, const float* values) {
+    uint8_t* row = head + (PAGE + slot) * (four ? size / 2 : size);
+    uint16_t scales[2];
+    auto nibble = [](uint8_t& byte, bool high, int code) {
+        byte = (uint8_t)(high ? (byte & 15) | (code + 8) << 4 : (byte & 0xf0) | (code + 8));
+    };
+    if (four) {
+        scales[0] = quantise_head(keys, size, 7, [&](ptrdiff_t d, int code) { nibble(head[d / 2 * PAGE + slot], d % 2, code); });
+        scales[1] = quantise_head(values, size, 7, [&](ptrdiff_t d, int code) { nibble(row[d % (size / 2)], d >= size / 2, code); });
+    } else {
+        scales[0] = quantise_head(keys, size, 127, [&](ptrdiff_t d, int code) { head[d * PAGE + slot] = (uint8_t)code; });
+        scales[1] = quantise_head(values, size, 127, [&](ptrdiff_t d, int code) { row[d] = (uint8_t)code; });
+    }
+    uint8_t* to = head + 2 * PAGE * (four ? size / 2 : size) + slot * 2;
+    std::memcpy(to, &scales[0], 2);
+    std::memcpy(to + 2 * PAGE, &scales[1], 2);
+}
+
+void write_token(const Cache& c, ptrdiff_t page, ptrdiff_t slot, const float* keys, const float* values) {
+    const ptrdiff_t size = c.head_size;
+    for (ptrdiff_t h = 0; h < c.heads; ++h, keys += size, values += size) {
+        uint8_t* head = c.pool + (page * c.heads + h) * head_bytes(c);
+        if (c.kind == CACHE_F16)
+            write_floats<uint16_t>(head, size, slot, keys, values, float_to_half);
+        else if (c.kind == CACHE_F32)
+            write_floats<float>(head, size, slot, keys, values, [](float value) { return value; });
+        else
+            write_integers(head, size, slot, c.kind == CACHE_I4, keys, values);
     }
 }
 
@@ -353,10 +407,7 @@ void remember(Pool& pool, const KernelTable& k, const Joint& joint, const Cache&
                 k.rotate(row + h * size, cosine + position * half, sine + position * half, half);
             const ptrdiff_t page = cache.tables[joint.sequences[t] * cache.table_columns + position / PAGE];
             const float* values = keys + cache.heads * size;
-            if (cache.half)
-                write_token<uint16_t>(cache, page, position % PAGE, keys, values, float_to_half);
-            else
-                write_token<float>(cache, page, position % PAGE, keys, values, [](float value) { return value; });
+            write_token(cache, page, position % PAGE, keys, values);
         }
     });
 }
@@ -386,10 +437,10 @@ void attend_paged(Pool& pool, const KernelTable& k, const Joint& joint, const Ca
         block.group = group;
         block.rows = part.tokens * group;
         block.pool = cache.pool;
-        block.half = cache.half;
+        block.kind = cache.kind;
         block.pages = cache.tables + joint.sequences[part.first] * cache.table_columns;
-        block.page_stride = cache.heads * 2 * PAGE * size;
-        block.page_offset = part.head * 2 * PAGE * size;
+        block.page_stride = cache.heads * head_bytes(cache);
+        block.page_offset = part.head * head_bytes(cache);
         block.out = out + part.first * joint.heads * size + column;
         block.out_stride = joint.heads * size;
         block.head_size = size;

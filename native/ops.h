@@ -64,8 +64,8 @@ void gated(Pool& pool, const KernelTable& k, const float* x, ptrdiff_t rows, ptr
 
 // The cache of one layer. A page holds for each head keys and values, see PagedBlock.
 struct Cache {
-    void* pool;
-    bool half;
+    uint8_t* pool;
+    CacheKind kind;
     ptrdiff_t heads, head_size;
     const int32_t* tables;  // (sequences, table_columns): the pages of each sequence
     ptrdiff_t table_columns;

@@ -21,11 +21,12 @@ from ondevice.errors import BadInput
 from ondevice.kernels import reference
 from ondevice.kernels.decoding import Decoding
 from ondevice.kernels.matrix import Linear, Matrix, check, core, core_missing
-from ondevice.kernels.pages import PAGE, LayerCache, Places
+from ondevice.kernels.pages import PAGE, CacheDtype, LayerCache, Places
 
 __all__ = [
     "PAGE",
     "Activation",
+    "CacheDtype",
     "Kernels",
     "LayerCache",
     "Linear",

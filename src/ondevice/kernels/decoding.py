@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ondevice.errors import BadInput
 from ondevice.kernels import reference_decoding as reference
 from ondevice.kernels.matrix import check
-from ondevice.kernels.pages import LayerCache, Places
+from ondevice.kernels.pages import CACHE_DTYPES, LayerCache, Places
 
 Floats = npt.NDArray[np.float32]
 
@@ -156,5 +156,4 @@ _KINDS = {"gelu": 1, "gelu_tanh": 2, "relu": 3, "silu": 5}
 
 
 def _native(cache: LayerCache) -> tuple[Any, ...]:
-    flat = cache.pool.reshape(-1).view(np.uint8)
-    return flat, cache.pool.dtype == np.float16, cache.heads, cache.head_size
+    return cache.pool, CACHE_DTYPES.index(cache.dtype), cache.heads, cache.head_size

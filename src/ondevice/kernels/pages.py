@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,47 +15,117 @@ import numpy.typing as npt
 from ondevice.errors import BadInput
 
 PAGE = 64  # tokens
+CacheDtype = Literal["float32", "float16", "int8", "int4"]
+CACHE_DTYPES: tuple[CacheDtype, ...] = get_args(CacheDtype)
+_BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
+_MOST = {"int8": 127, "int4": 7}  # the largest code
+_STORED: dict[str, type] = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4": np.uint8}
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class LayerCache:
     """The pages of one layer.
 
-    pool: float32 or float16 (pages, heads, 2 * 64 * head_size): for each head keys (head_size, 64), then values
-    (64, head_size). head_size: a multiple of 16.
+    pool: uint8 (pages, heads, bytes): for each head keys (head_size, 64), then values (64, head_size). int8 and int4
+    are symmetric, with one scale (float16) for each token of a head, kept behind the values. head_size: a multiple
+    of 16, for int4 of 32.
     """
 
-    pool: npt.NDArray[np.floating]
+    pool: npt.NDArray[np.uint8]
     head_size: int
+    dtype: CacheDtype
 
     def __post_init__(self) -> None:
-        if self.pool.dtype not in (np.float32, np.float16) or not self.pool.flags.c_contiguous:
-            raise BadInput(f"a cache is C-contiguous float32 or float16, not {self.pool.dtype}")
-        if self.head_size < 16 or self.head_size % 16:
-            raise BadInput(f"head_size must be a multiple of 16, not {self.head_size}")
-        if self.pool.ndim != 3 or self.pool.shape[2] != 2 * PAGE * self.head_size:
+        if self.dtype not in CACHE_DTYPES:
+            raise BadInput(f"a cache is kept as {', '.join(CACHE_DTYPES)}, not {self.dtype!r}")
+        least = 32 if self.dtype == "int4" else 16
+        if self.head_size < least or self.head_size % least:
+            raise BadInput(f"head_size must be a multiple of {least} for {self.dtype}, not {self.head_size}")
+        wanted = self.head_bytes(self.head_size, self.dtype)
+        if self.pool.dtype != np.uint8 or self.pool.ndim != 3 or self.pool.shape[2] != wanted:
             raise BadInput(
-                f"a cache for heads of {self.head_size} has rows of {2 * PAGE * self.head_size} values, not a "
-                f"shape of {self.pool.shape}"
+                f"a pool is uint8 (pages, heads, {wanted}), not {self.pool.dtype} {self.pool.shape}"
             )
+        if not self.pool.flags.c_contiguous:
+            raise BadInput("a pool must be C-contiguous")
 
     @property
     def heads(self) -> int:
         """Key-value heads."""
         return int(self.pool.shape[1])
 
+    @staticmethod
+    def head_bytes(head_size: int, dtype: CacheDtype) -> int:
+        """Of one head in one page."""
+        return 2 * PAGE * (head_size * _BITS[dtype] // 8 + (2 if dtype in _MOST else 0))
+
     @classmethod
-    def empty(cls, pages: int, heads: int, head_size: int, dtype: type = np.float16) -> LayerCache:
-        return cls(np.zeros((pages, heads, 2 * PAGE * head_size), dtype), head_size)
+    def empty(cls, pages: int, heads: int, head_size: int, dtype: CacheDtype = "float16") -> LayerCache:
+        if dtype not in CACHE_DTYPES:
+            raise BadInput(f"a cache is kept as {', '.join(CACHE_DTYPES)}, not {dtype!r}")
+        return cls(np.zeros((pages, heads, cls.head_bytes(head_size, dtype)), np.uint8), head_size, dtype)
 
-    def keys(self, page: int) -> npt.NDArray[np.floating]:
-        """A view (heads, head_size, 64)."""
-        part = self.pool[page, :, : PAGE * self.head_size]
-        return part.reshape(self.heads, self.head_size, PAGE)
+    def keys(self, page: int) -> Floats:
+        """float32 (heads, head_size, 64)."""
+        codes, scales = self._part(page, 0)
+        if self.dtype == "int4":
+            codes = np.stack(_nibbles(codes), axis=2)  # of values 2 d and 2 d + 1
+        keys = codes.reshape(self.heads, self.head_size, PAGE).astype(np.float32)
+        return np.asarray(keys * scales[:, None], np.float32)
 
-    def values(self, page: int) -> npt.NDArray[np.floating]:
-        """A view (heads, 64, head_size)."""
-        return self.pool[page, :, PAGE * self.head_size :].reshape(self.heads, PAGE, self.head_size)
+    def values(self, page: int) -> Floats:
+        """float32 (heads, 64, head_size)."""
+        codes, scales = self._part(page, 1)
+        if self.dtype == "int4":
+            codes = np.concatenate(_nibbles(codes), axis=2)  # of values d and d + head_size / 2
+        return np.asarray(codes.astype(np.float32) * scales[:, :, None], np.float32)
+
+    def write(self, page: int, slot: int, keys: Floats, values: Floats) -> None:
+        """Keep what one token leaves, (heads, head_size) each, at `slot` of a page."""
+        for which, rows in enumerate((keys, values)):
+            codes, scales = self._part(page, which)
+            stored: npt.NDArray[Any] = rows
+            if self.dtype in _MOST:
+                stored, scales[:, slot] = _quantized(rows, _MOST[self.dtype])
+            if self.dtype == "int4":
+                pairs = (stored[:, ::2], stored[:, 1::2]) if which == 0 else np.split(stored, 2, axis=1)
+                stored = (pairs[0] + 8 | pairs[1] + 8 << 4).astype(np.uint8)
+            with np.errstate(over="ignore"):  # beyond a half it is infinite
+                if which == 0:
+                    codes[:, :, slot] = stored
+                else:
+                    codes[:, slot] = stored
+
+    def _part(self, page: int, which: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Views of what is stored of keys (0) or values (1), and its scales (heads, 64), ones for floats."""
+        size = PAGE * self.head_size * _BITS[self.dtype] // 8
+        flat: npt.NDArray[Any] = self.pool[page, :, which * size : (which + 1) * size].view(
+            _STORED[self.dtype]
+        )
+        codes: npt.NDArray[Any] = flat.reshape(
+            (self.heads, -1, PAGE) if which == 0 else (self.heads, PAGE, -1)
+        )
+        if self.dtype not in _MOST:
+            return codes, np.ones((self.heads, PAGE), np.float32)
+        scales = self.pool[page, :, 2 * size + which * 2 * PAGE :][:, : 2 * PAGE].view(np.float16)
+        return codes, scales
+
+
+def _nibbles(codes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    return (codes & 15).astype(np.int8) - 8, (codes >> 4).astype(np.int8) - 8
+
+
+def _quantized(rows: Floats, most: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """Codes (heads, head_size) and scales (heads,). What is not finite gets a scale that makes NaN of it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        top = np.abs(rows).max(axis=1)
+        half = np.where(np.isfinite(top), top / np.float32(most), np.float32(np.nan)).astype(np.float16)
+        scale = half.astype(np.float32)[:, None]
+        usable = np.isfinite(scale) & (scale > 0)
+        codes = np.where(usable, np.rint(rows / np.where(usable, scale, np.float32(1))), np.float32(0))
+    return np.clip(codes, -most, most).astype(np.int8), half
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,7 @@ def remember(
     turned[..., :half] = first * c - second * s
     turned[..., half : 2 * half] = second * c + first * s
     for token, (sequence, position) in enumerate(zip(places.sequences, places.positions)):
-        page = places.tables[sequence, position // PAGE]
-        cache.keys(page)[:, :, position % PAGE] = keys[token]
-        with np.errstate(over="ignore"):  # beyond a half it is infinite, as it is for the compiled kernels
-            cache.values(page)[:, position % PAGE] = values[token]
+        cache.write(places.tables[sequence, position // PAGE], position % PAGE, keys[token], values[token])
 
 
 def attend(
@@ -67,8 +64,8 @@ def attend(
         table = places.tables[sequence, : position // PAGE + 1]
         first = max(0, position - window + 1) if window else 0
         seen = slice(first, position + 1)
-        keys = np.concatenate([cache.keys(page) for page in table], axis=2)[:, :, seen].astype(np.float32)
-        values = np.concatenate([cache.values(page) for page in table], axis=1)[:, seen].astype(np.float32)
+        keys = np.concatenate([cache.keys(page) for page in table], axis=2)[:, :, seen]
+        values = np.concatenate([cache.values(page) for page in table], axis=1)[:, seen]
         queries = joint[token, : heads * size].reshape(cache.heads, group, size)
         scores = queries @ keys * np.float32(scale)
         scores = np.exp(scores - scores.max(axis=2, keepdims=True))

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
-from ondevice.kernels import Kernels, Linear
-from ondevice.runtime.kv.paged import CachedSequence, CacheDtype, CacheFull, PagedCache, places
+from ondevice.kernels import CacheDtype, Kernels, Linear
+from ondevice.runtime.kv.paged import CachedSequence, CacheFull, PagedCache, places
 from ondevice.runtime.moe.experts import Expert, Experts, read_dense, read_experts
 from ondevice.runtime.projection import Projection, Tensors, read_projection, read_vector, side_by_side
 from ondevice.runtime.rotary import tables

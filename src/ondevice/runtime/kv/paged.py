@@ -8,14 +8,11 @@ Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 
 from ondevice.errors import BadInput
-from ondevice.kernels import PAGE, LayerCache, Places
-
-CacheDtype = Literal["float32", "float16"]
+from ondevice.kernels import PAGE, CacheDtype, LayerCache, Places
 
 
 class CacheFull(BadInput):
@@ -38,15 +35,14 @@ class PagedCache:
         if tokens < 1 or layers < 1:
             raise BadInput(f"a cache needs a token and a layer, not {tokens} and {layers}")
         pages = -(-tokens // PAGE)
-        kind = np.float16 if dtype == "float16" else np.float32
-        self.layers = [LayerCache.empty(pages, heads, head_size, kind) for _ in range(layers)]
+        self.layers = [LayerCache.empty(pages, heads, head_size, dtype) for _ in range(layers)]
         self._users = [0] * pages  # sequences that hold each page
         self._free = list(range(pages))[::-1]
 
     @staticmethod
     def bytes_of(tokens: int, layers: int, heads: int, head_size: int, dtype: CacheDtype = "float16") -> int:
         """What a cache of so many tokens takes."""
-        return -(-tokens // PAGE) * PAGE * layers * heads * 2 * head_size * (2 if dtype == "float16" else 4)
+        return -(-tokens // PAGE) * layers * heads * LayerCache.head_bytes(head_size, dtype)
 
     @property
     def page_bytes(self) -> int:
