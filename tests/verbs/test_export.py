@@ -174,7 +174,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
     artifact: Artifact, tiny_checkpoint: Write, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(BadInput, match="supported: onnx, mlx, web"):
+    with pytest.raises(BadInput, match="supported: onnx, mlx, web, gguf"):
         export(artifact.folder, "tflite", out=out)
     with pytest.raises(BadInput, match="npm install"):
         export(artifact.folder, "web", out=out, onnxruntime_web=tmp_path)
