@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ondevice.errors import BadArtifact, BadInput, NotBuilt
 from ondevice.models import zoo
+from ondevice.models.packed import pack
 from ondevice.models.zoo import ZooModel, from_hugging_face, open_zoo, save
 
 CONFIG = LlamaConfig(
@@ -69,3 +70,27 @@ def test_what_is_not_built_names_the_command(cache: Path) -> None:
         open_zoo("reference-lm")
     with pytest.raises(BadInput, match="there are: reference-lm"):
         open_zoo("gpt-5")
+
+
+def test_a_packed_model_opens_as_a_folder_of_its_own(cache: Path, tmp_path: Path) -> None:
+    module = saved(cache)
+    pack(cache, tmp_path / "packed", ["half the bytes"])
+    opened = open_zoo("reference-lm", tmp_path / "packed")
+    for (name, one), other in zip(module.state_dict().items(), opened.module.state_dict().values()):
+        step = one.abs().amax(-1, keepdim=True) / 127 if one.ndim > 1 else torch.zeros(())
+        assert bool(((one - other).abs() <= step * 0.65).all()), name
+    assert opened.record["notes"][-1] == "half the bytes"
+    theirs = AutoModelForCausalLM.from_pretrained(opened.folder, dtype=torch.float32)
+    torch.testing.assert_close(logits(theirs), logits(opened.module))
+    assert open_zoo("reference-lm", tmp_path / "packed").folder == opened.folder  # unpacked once
+
+
+def test_a_damaged_packed_model_is_refused(cache: Path, tmp_path: Path) -> None:
+    saved(cache)
+    pack(cache, tmp_path / "packed")
+    file = tmp_path / "packed" / "model.int8.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(BadArtifact, match="damaged"):
+        open_zoo("reference-lm", tmp_path / "packed")
+    with pytest.raises(BadInput, match="exists"):
+        pack(cache, tmp_path / "packed")

@@ -52,6 +52,18 @@ def build(
 
 
 @app.command()
+def pack(
+    name: Annotated[str, typer.Argument(help="A model that is built.")],
+    out: Annotated[Path, typer.Option(help="A folder that does not exist yet.")],
+) -> None:
+    """Write a model at 8 bits a weight, to ship it."""
+    from ondevice.verbs.zoo import zoo_pack
+
+    zoo_pack(name, out)
+    console.print(f"  {out}")
+
+
+@app.command()
 def show(name: Annotated[str, typer.Argument(help="A model's name.")], as_json: AsJson = False) -> None:
     """What a finished model is, what it learned from and what it reaches."""
     import json

@@ -1,6 +1,6 @@
-"""What an encoder does for a text, as operations that a device's roofline can time.
+"""What an encoder does for a text, or a decoder for a token, as operations that a device's roofline can time.
 
-Knows module trees of the BERT family, plain or compressed. Counts; runs nothing.
+Knows module trees of the BERT and Llama families, plain or compressed. Counts; runs nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ondevice.devices.roofline import Operation
 from ondevice.layers.banded import BandedEmbedding
 from ondevice.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from ondevice.layers.sparse import SparseLinear
+from ondevice.layers.tied import TiedLinear
 from ondevice.models.model import Model
 
 
@@ -35,6 +36,33 @@ def encoder_work(model: Model, tokens: int) -> list[Operation]:
     for name, width in heads:
         # scores and their product with the values; three arrays in, one out
         operations.append(Operation(name, 2.0 * tokens * tokens * width, 0, 16.0 * width * tokens))
+    return operations
+
+
+def decoder_work(model: Model, context: int) -> list[Operation]:
+    """The operations of one more token after `context` of them, the cache in float16."""
+    operations = []
+    for name, layer in model.module.named_modules():
+        if isinstance(layer, (nn.Linear, QuantizedLinear, SparseLinear)):
+            operations.append(linear_operation(name, layer, 1))
+            if name.endswith((".k_proj", ".v_proj")):  # the cache is read, and one row of it written
+                cached = float(layer.out_features)
+                groups = int(model.config["num_attention_heads"]) / int(
+                    model.config.get("num_key_value_heads") or model.config["num_attention_heads"]
+                )
+                operations.append(
+                    Operation(f"{name} cache", context * cached * groups, 0, 2 * (context + 1) * cached)
+                )
+        elif isinstance(layer, TiedLinear):
+            table = model.module.get_submodule(layer.name)
+            packed = float(table.stored_bytes()) if isinstance(table, QuantizedEmbedding) else None
+            operations.append(linear_operation(name, layer, 1, packed))
+        elif isinstance(layer, (nn.Embedding, QuantizedEmbedding, BandedEmbedding)):
+            if ".band." not in name:
+                operations.append(Operation(name, 0, 4.0 * layer.embedding_dim, 8.0 * layer.embedding_dim))
+        elif type(layer).__name__.endswith("RMSNorm"):
+            width = float(layer.get_parameter("weight").numel())
+            operations.append(Operation(name, 3 * width, 4 * width, 8 * width))
     return operations
 
 

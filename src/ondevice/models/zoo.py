@@ -3,7 +3,7 @@
 Knows where a finished model lies, without torch, and how to open it, with. Knows nothing of how one is trained: that is
 `ondevice.train.recipes`, one file a model. A finished model is a folder: `config.json`, `model.safetensors`
 (float16), `tokenizer.json` where it reads text, and `zoo.json` (recipe hash, seed, scale, held-out metrics,
-data, checksums). Folders shipped in the package come first, then the user's cache.
+data, checksums), or the packed form of one (`ondevice.models.packed`). Folders shipped in the package come first, then the user's cache.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ondevice.atomic import writing
 from ondevice.cache import cache_folder
 from ondevice.errors import BadArtifact, BadInput, NotBuilt
+from ondevice.models.packed import whole
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ def locate(name: str) -> Path:
     find(name)
     for folder in folders(name):
         if (folder / "zoo.json").exists():
-            return folder
+            return whole(folder)
     raise NotBuilt(f"{name} is not built here; run: ondevice zoo build {name}")
 
 
@@ -117,7 +118,7 @@ def open_zoo(name: str, folder: Path | None = None) -> ZooModel:
 
     Raises NotBuilt where there is none, BadArtifact where its files are damaged.
     """
-    entry, folder = find(name), folder or locate(name)
+    entry, folder = find(name), whole(folder) if folder else locate(name)
     try:
         record = json.loads((folder / "zoo.json").read_text())
         for file, expected in record["sha256"].items():

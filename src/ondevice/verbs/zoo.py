@@ -71,6 +71,18 @@ def zoo_build(
     return recipes.build(name, scale, seed=seed, out=Path(out) if out else None, progress=progress)
 
 
+def zoo_pack(name: str, out: str | Path) -> None:
+    """Write a copy of a finished model at 8 bits a weight, half of its size; it opens as the whole one does.
+
+    Its record keeps the metrics of the float16 form. Raises NotBuilt where the model is not there, BadInput where
+    `out` exists.
+    """
+    models = _models()
+    from ondevice.models.packed import pack
+
+    pack(models.locate(name), Path(out))
+
+
 def zoo_show(name: str) -> dict[str, Any]:
     """What a finished model is: its `zoo.json`, configuration, number of parameters, folder.
 
