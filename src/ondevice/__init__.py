@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ondevice.devices.budget import Budget
     from ondevice.verbs.bench import BenchResult, bench
     from ondevice.verbs.bench_decoder import DecoderBench, bench_decoder
+    from ondevice.verbs.campaign import campaign, report
     from ondevice.verbs.doctor import doctor
     from ondevice.verbs.export import ExportResult, export
     from ondevice.verbs.fit import FitResult, fit
@@ -35,12 +36,14 @@ _HOME = {
     "SearchResult": "ondevice.verbs.search",
     "bench": "ondevice.verbs.bench",
     "bench_decoder": "ondevice.verbs.bench_decoder",
+    "campaign": "ondevice.verbs.campaign",
     "doctor": "ondevice.verbs.doctor",
     "export": "ondevice.verbs.export",
     "fit": "ondevice.verbs.fit",
     "open": "ondevice.verbs.open",
     "open_language": "ondevice.verbs.open",
     "prove": "ondevice.verbs.systems",
+    "report": "ondevice.verbs.campaign",
     "run": "ondevice.verbs.run",
     "search": "ondevice.verbs.search",
     "serve": "ondevice.verbs.serve",
@@ -60,12 +63,14 @@ __all__ = [
     "__version__",
     "bench",
     "bench_decoder",
+    "campaign",
     "doctor",
     "export",
     "fit",
     "open",
     "open_language",
     "prove",
+    "report",
     "run",
     "search",
     "serve",

@@ -88,6 +88,41 @@ def bench(
         _print(document)
 
 
+@app.command()
+def campaign(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file: [matrix], [settings], [[cell]], timeout, memory.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The folder that keeps the rows; what is there is not measured again.")
+    ],
+    device: Annotated[str | None, typer.Option(help="This machine's profile, to model energy from.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure many models, engines and settings, a process each; `ondevice report` shows the rows."""
+    from ondevice.verbs.campaign import campaign as run
+
+    with stages() as progress:
+        rows = run(file, out, device=device, progress=progress)
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for head in ("cell", "", "prefill", "decode, tokens/s", "memory"):
+        table.add_column(head)
+    for row in rows:
+        figures = row.get("figures", {})
+        cells = [
+            f"{figures[name]['median']:.1f}" if name in figures else "" for name in ("prefill", "decode")
+        ]
+        memory = amount(figures["memory"]["median"]) if figures else row["error"][:60]
+        table.add_row(row["key"], row["status"], *cells, memory)
+    console.print(table)
+    notes.print(f"  rows: {out}   page: ondevice report {out}", highlight=False)
+
+
 def _print(document: dict[str, Any]) -> None:
     from rich.table import Table
 

@@ -94,10 +94,15 @@ def write_report(path: Path, fit: Document) -> Path:
 
 def _page(fit: Document) -> str:
     body = [_head(fit), _cards(fit), _pareto(fit), _latency(fit), _plan(fit), _provenance(fit)]
+    return page(str(fit["title"]), body)
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """A whole page of parts that are HTML already."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(str(fit['title']))}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
 
@@ -110,8 +115,8 @@ def _head(fit: Document) -> str:
         f"<h1>{escape(str(fit['title']))}</h1>"
         f'<p class="soft">For {escape(str(fit["device"]))}; budget: {escape(limits)} '
         f"{met if fit['meets_budget'] else missed}</p>"
-        f"<p>{_badge('measured')} observed here&ensp;{_badge('modelled')} computed from a device's profile"
-        f"&ensp;{_badge('counted')} exact</p><pre>{escape(str(fit['command']))}</pre>"
+        f"<p>{badge('measured')} observed here&ensp;{badge('modelled')} computed from a device's profile"
+        f"&ensp;{badge('counted')} exact</p><pre>{escape(str(fit['command']))}</pre>"
     )
 
 
@@ -132,7 +137,7 @@ def _cards(fit: Document) -> str:
 
 def _card(name: str, big: str, small: str, kind: str | None) -> str:
     return (
-        f'<div class="card"><div class="name">{escape(name)} {_badge(kind) if kind else ""}</div>'
+        f'<div class="card"><div class="name">{escape(name)} {badge(kind) if kind else ""}</div>'
         f'<div class="big">{escape(big)}</div><div class="from">{escape(small)}</div></div>'
     )
 
@@ -161,7 +166,7 @@ def _pareto(fit: Document) -> str:
         y_limit=None if floor is None else (floor, f"floor {floor:g}"),
     )
     about = "Each dot is a plan, the kept one is circled. Full dots are measured, hollow ones modelled."
-    return _section("Plans", about, f'<div class="scroll">{chart}</div>')
+    return section("Plans", about, f'<div class="scroll">{chart}</div>')
 
 
 def _latency(fit: Document) -> str:
@@ -175,7 +180,7 @@ def _latency(fit: Document) -> str:
         return ""
     chart = bars(items, "milliseconds an inference", tick_format=lambda value: f"{value:g}")
     about = "Full bars are measured medians with the least and the most; hatched bars are modelled."
-    return _section("Latency", about, f'<div class="scroll">{chart}</div>')
+    return section("Latency", about, f'<div class="scroll">{chart}</div>')
 
 
 def _plan(fit: Document) -> str:
@@ -192,9 +197,9 @@ def _plan(fit: Document) -> str:
         )
     head = '<tr><th>layer</th><th>technique</th><th>settings</th><th class="number">bytes</th><th></th></tr>'
     total = sum(row["bytes"] for row in rows)
-    about = f"{len(rows)} layers, {amount(total, 'bytes')} of weights {_badge('counted')}"
+    about = f"{len(rows)} layers, {amount(total, 'bytes')} of weights {badge('counted')}"
     table = f"<table><thead>{head}</thead><tbody>{''.join(cells)}</tbody></table>"
-    return _section("The plan, layer by layer", about, f'<div class="scroll">{table}</div>')
+    return section("The plan, layer by layer", about, f'<div class="scroll">{table}</div>')
 
 
 def _provenance(fit: Document) -> str:
@@ -202,15 +207,17 @@ def _provenance(fit: Document) -> str:
     items = "".join(
         f"<dt>{escape(str(name))}</dt><dd>{escape(_settings(value))}</dd>" for name, value in facts.items()
     )
-    return _section("Provenance", "", f"<dl>{items}</dl>")
+    return section("Provenance", "", f"<dl>{items}</dl>")
 
 
-def _section(title: str, about: str, content: str) -> str:
+def section(title: str, about: str, content: str) -> str:
+    """A part of a page under a heading; about and content are HTML already."""
     words = f'<p class="soft">{about}</p>' if about else ""
     return f"<section><h2>{escape(title)}</h2>{words}{content}</section>"
 
 
-def _badge(kind: str) -> str:
+def badge(kind: str) -> str:
+    """How a figure was got, as a small label."""
     return f'<span class="badge {kind}">{kind}</span>'
 
 
