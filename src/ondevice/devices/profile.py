@@ -28,6 +28,14 @@ _WIDER: dict[str, tuple[str, ...]] = {
     "bf16": ("bf16", "fp32"),
     "fp32": ("fp32",),
 }
+_THERMAL = (
+    "throttle_celsius",
+    "die_capacity",
+    "case_capacity",
+    "die_resistance",
+    "case_resistance",
+    "ambient_celsius",
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class Device:
     peaks: operations/s by number format (a multiply and an add are two), of one core or of the whole device
         as `peaks_per` says. memory: fastest tier first. memory_limit: bytes that an app can use.
     power: watts, `idle` and `active`. storage_bandwidth: bytes/s. links: bytes/s by name.
-    thermal: `throttle_celsius`. emulator: the QEMU machine with the same core, where there is one.
+    thermal: `throttle_celsius`, and the network of `thermal.ThermalNetwork` (J/K, K/W, degrees Celsius).
+    emulator: the QEMU machine with the same core, where there is one.
     """
 
     name: str
@@ -99,7 +108,7 @@ class Device:
             raise BadInput(f"{self.name}: peaks_per must be core or device, not {self.peaks_per!r}")
         _check_names(self.name, "peaks", self.peaks, get_args(NumberFormat))
         _check_names(self.name, "power", self.power, ("idle", "active"))
-        _check_names(self.name, "thermal", self.thermal, ("throttle_celsius",))
+        _check_names(self.name, "thermal", self.thermal, _THERMAL)
         if not self.peaks or not self.memory:
             raise BadInput(f"{self.name}: a profile needs at least one peak and one memory tier")
         must_be_positive = [self.cores, self.memory_limit, *self.peaks.values()]

@@ -91,8 +91,10 @@ def calibrate(runs: Sequence[Run], device: Device, *, holdout: float = 0.25, see
     A share `holdout` of the runs, drawn by `seed`, is kept out of the fit; the errors are on those alone.
     Least squares of the relative error under non-negative constants. Needs 6 runs of different work.
     """
-    if len(runs) < 6 or not 0 < holdout < 0.5:
-        raise BadInput(f"calibration needs 6 runs and a holdout below half, not {len(runs)} and {holdout}")
+    if len(runs) < 6 or not 0 < holdout <= 0.5:
+        raise BadInput(
+            f"calibration needs 6 runs and a holdout of half or less, not {len(runs)} and {holdout}"
+        )
     if any(not math.isfinite(run.seconds) or run.seconds <= 0 for run in runs):
         raise BadInput("the seconds of a run must be finite and above zero")
     order = np.random.default_rng(seed).permutation(len(runs))
