@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ondevice.verbs.run import RunResult, run, write
     from ondevice.verbs.search import SearchResult, search
     from ondevice.verbs.serve import serve
+    from ondevice.verbs.sustained import sustained
     from ondevice.verbs.systems import Proof, prove, systems
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ _HOME = {
     "run": "ondevice.verbs.run",
     "search": "ondevice.verbs.search",
     "serve": "ondevice.verbs.serve",
+    "sustained": "ondevice.verbs.sustained",
     "systems": "ondevice.verbs.systems",
     "write": "ondevice.verbs.run",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "run",
     "search",
     "serve",
+    "sustained",
     "systems",
     "write",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ondevice.cli.output import AsJson, amount, console, notes, print_json, stages
+from ondevice.cli.output import AsJson, Threads, amount, console, notes, print_json, stages
 
 
 class _ModelUnlessNamed(TyperGroup):
@@ -121,6 +121,63 @@ def campaign(
         table.add_row(row["key"], row["status"], *cells, memory)
     console.print(table)
     notes.print(f"  rows: {out}   page: ondevice report {out}", highlight=False)
+
+
+@app.command()
+def sustained(
+    model: Annotated[str, typer.Argument(help="A published shape (random weights), or a model that writes.")],
+    device: Annotated[str, typer.Option(help="A profile with a thermal network.")] = "iphone-a17pro",
+    questions: Annotated[int, typer.Option(help="Asked one after the other.")] = 20,
+    tokens: Annotated[int, typer.Option(help="Written for each.")] = 64,
+    rest: Annotated[
+        str, typer.Option(help="Seconds between questions, comma-separated: a run for each.")
+    ] = "0",
+    faster: Annotated[float, typer.Option(help="How much faster than the device's time this runs.")] = 20.0,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask again and again under the heat of a modelled device: tokens are computed here, temperatures are modelled."""
+    from ondevice.errors import BadInput
+    from ondevice.verbs.sustained import sustained as run
+
+    try:
+        rests = tuple(float(each) for each in rest.split(","))
+    except ValueError:
+        raise BadInput(f"rest {rest!r} is no list of seconds; write --rest 0,60") from None
+    with stages() as progress:
+        result = run(
+            model, device, questions=questions, tokens=tokens, rests=rests, faster=faster, threads=threads,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(result.to_json())
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for head in (
+        "rest",
+        "question",
+        "tokens/s here (measured)",
+        "cap (modelled)",
+        "case (modelled)",
+        "state",
+    ):
+        table.add_column(head, justify="right")
+    for pause, asked in result.questions.items():
+        for number, it in enumerate(asked, 1):
+            cells = (f"{it.speed:.1f}", f"{it.share:.2f}", f"{it.case:.1f} °C", it.state)
+            table.add_row(f"{pause:g} s", str(number), *cells)
+    console.print(table)
+    for pause, found in result.throttling.items():
+        if found and found.onset is not None:
+            words = f"slower from question {found.onset + 1} on, by {found.drop:.0%}"
+        else:
+            words = "no question slower for good"
+        notes.print(f"  rest {pause:g} s: {words}, by timestamps alone", highlight=False)
+    notes.print(
+        f"  speeds are this machine's under the modelled cap of {device}, not the device's", highlight=False
+    )
 
 
 def _print(document: dict[str, Any]) -> None:

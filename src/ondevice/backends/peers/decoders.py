@@ -13,9 +13,10 @@ and the rest. Each is meant for a process of its own (`measure.apart`): their th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,7 +98,8 @@ class NativeDecoder:
             config, tensors = random_decoder(str(model), bits=bits)
             self.engine = Engine(Decoder(tensors, config, Kernels(threads), context=context))
         else:
-            self.engine = LanguageSession.open(model, threads=threads, context=context).engine
+            # an engine of its own: one that keeps what it has read would not read a prompt again
+            self.engine = Engine(LanguageSession.open(model, threads=threads, context=context).engine.decoder)
 
     def generate(self, prompt: Sequence[int], tokens: int) -> Generation:
         start = time.perf_counter()
@@ -106,6 +108,11 @@ class NativeDecoder:
             first = first or time.perf_counter() - start
             written.append(choice.token)
         return Generation(first, time.perf_counter() - start - first, tuple(written))
+
+    def stepper(self, prompt: Sequence[int], tokens: int) -> Callable[[], object]:
+        """A call that writes one token; every so many, the prompt is read again and the answer begins anew."""
+        answers = (choice for _ in count() for choice in self.engine.stream(prompt, limit=tokens))
+        return lambda: next(answers)
 
     def close(self) -> None:
         del self.engine
