@@ -1,15 +1,23 @@
-"""serve: a language model for the applications that people have, behind OpenAI's API."""
+"""serve: a model for the applications that people have, behind OpenAI's API."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.errors import BadInput, MissingExtra
-from ondevice.verbs.open import open_language
+from ondevice.verbs.open import language_folder, open, open_language
 
 if TYPE_CHECKING:
-    from ondevice.runtime.server.app import Api, Limits
+    from collections.abc import Sequence
+
+    from ondevice.backends.session import Session
+    from ondevice.runtime.server.app import Api
+    from ondevice.runtime.server.served import Embedder, Limits, Writer
+
+_TOGETHER = 8  # texts of the whole context that the cache holds
+_KEPT = 32  # texts that have ended and may be gone on with
 
 
 def serve(
@@ -23,11 +31,12 @@ def serve(
     context: int | None = None,
     limits: Limits | None = None,
 ) -> None:
-    """Serve a language model until the process is told to stop; running answers are finished first.
+    """Serve a model until the process is told to stop; running answers are finished first, within a limit.
 
-    model: a Hugging Face folder of the Llama family, or a name of the zoo. host: who may connect; the default is
-    this machine alone, any other needs a key. key: what clients send as a bearer token. name: what they call the
-    model; the folder's name unless given. context: longest text in tokens.
+    model: a language model (a folder, a file, or a name of the zoo), or one that embeds (an artifact, a checkpoint of
+    the BERT family, or "minilm"). host: who may
+    connect; the default is this machine alone, any other needs a key. key: what clients send as a bearer token.
+    name: what they call the model; the folder's name unless given. context: longest text in tokens.
     """
     if host not in ("127.0.0.1", "::1", "localhost") and not key:
         raise BadInput(f"--host {host} lets other machines in; set a key that they must send")
@@ -35,6 +44,8 @@ def serve(
         raise BadInput(f"port must lie between 0 and 65535, not {port}")
     try:
         import uvicorn
+
+        from ondevice.runtime.server.patience import patient
     except ImportError as error:
         raise MissingExtra("uvicorn", "serve", "to serve a model") from error
     api = application(model, key=key, name=name, threads=threads, context=context, limits=limits)
@@ -42,8 +53,11 @@ def serve(
         api.app(),
         host=host,
         port=port,
+        http=patient(api.limits.head_seconds),
         log_level="warning",
         timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(api.limits.end_seconds),
+        limit_concurrency=api.limits.slots + api.limits.queue + 64,
         h11_max_incomplete_event_size=65536,
     )
 
@@ -59,11 +73,60 @@ def application(
 ) -> Api:
     """What `serve` serves: `.app()` is an ASGI application for any server."""
     try:
-        from ondevice.runtime.server.app import Api, Served
+        from ondevice.runtime.server.app import Api
+        from ondevice.runtime.server.served import Served
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve", "to serve a model") from error
-    session = open_language(model, threads=threads, context=context, texts=8)
-    served = Served(
-        name or Path(model).name, session.engine, session.tokenizer, session.template, session.ends
-    )
+    name = name or Path(model).name.removesuffix(".gguf")
+    embedding = None if language_folder(model) else _embedding_session(model, threads)
+    served = Served(name, _embedder(embedding) if embedding else _writer(model, threads, context))
     return Api(served, key=key, limits=limits)
+
+
+def _writer(model: str | Path, threads: int | None, context: int | None) -> Writer:
+    from ondevice.runtime.engine import Engine
+    from ondevice.runtime.server.served import Writer
+
+    session = open_language(model, threads=threads, context=context, texts=_TOGETHER)
+    engine = Engine(session.engine.decoder, keep=_KEPT)
+    return Writer(engine, session.tokenizer, session.template, session.ends)
+
+
+def _embedding_session(model: str | Path, threads: int | None) -> Session | None:
+    """A session on an artifact, on a checkpoint of the BERT family as it is, or on the packaged one of that name; None
+    where it is none of them."""
+    from ondevice.backends.native import NativeSession, processors
+    from ondevice.kernels import Kernels
+    from ondevice.models.checkpoint import read_checkpoint
+    from ondevice.runtime.encoder import Encoder
+    from ondevice.runtime.weights.safetensors import Checkpoint
+
+    folder = Path(model)
+    if (folder / "ondevice.json").is_file():
+        return open(folder, threads=threads)
+    if str(model) == "minilm" and not folder.exists():
+        from ondevice.models.load import packaged
+
+        folder = packaged("minilm")
+    try:
+        family = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if family not in ("bert", "roberta", "xlm-roberta"):
+        return None
+    checkpoint = read_checkpoint(folder)
+    encoder = Encoder(Checkpoint(checkpoint.network), checkpoint.config, Kernels(threads or processors()))
+    return NativeSession(encoder, checkpoint.tokenizer(), checkpoint.task())
+
+
+def _embedder(session: Session) -> Embedder:
+    from ondevice.models.tasks import tokenize
+    from ondevice.runtime.server.served import Embedder
+
+    if session.task.kind != "embedding":
+        raise BadInput(f"this is a model for {session.task.kind}; serve writes text and embeds")
+
+    def count(texts: Sequence[str]) -> int:
+        return sum(map(len, tokenize(session.tokenizer, texts, session.task.max_length)))
+
+    return Embedder(session.embed, count)

@@ -7,7 +7,7 @@ repetition, temperature, top-k, top-p, min-p.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ class Sampling:
     temperature: 0 takes the likeliest. top_k: of so many likeliest, 0 for all. top_p: of the fewest that together
     have this probability (Holtzman et al. 2020). min_p: of those with at least this share of the likeliest's
     probability (Nguyen et al. 2024). repetition: divides the logits of tokens that are there already (Keskar et
-    al. 2019, eq. 2); 1 for none. seed: of the draws.
+    al. 2019, eq. 2); 1 for none. seed: of the draws. report: how many of the likeliest tokens each choice names.
     """
 
     temperature: float = 0.0
@@ -34,6 +34,7 @@ class Sampling:
     min_p: float = 0.0
     repetition: float = 1.0
     seed: int = 0
+    report: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -42,12 +43,17 @@ class Sampling:
             ("top_p", 0.0, 1.0),
             ("min_p", 0.0, 1.0),
             ("repetition", 0.01, 100.0),
+            ("report", 0, 1000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise BadInput(f"{name} must lie between {low:g} and {high:g}, not {value}")
         if self.top_p == 0:
             raise BadInput("top_p must be above 0; for the likeliest token set temperature to 0")
+
+    def with_seed(self, seed: int) -> Sampling:
+        """The same with another seed."""
+        return replace(self, seed=seed)
 
     def sampler(self) -> Sampler:
         """What chooses the tokens of one text."""
@@ -56,10 +62,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Choice:
-    """A token and the logarithm of its probability in the model's own distribution."""
+    """A token and the logarithm of its probability in the model's own distribution. others: the likeliest tokens
+    there, likeliest first, as many as were asked for."""
 
     token: int
     logprob: float
+    others: tuple[tuple[int, float], ...] = ()
 
 
 class Sampler:
@@ -82,7 +90,12 @@ class Sampler:
             raise BadInput("the logits are NaN; the weights are damaged or the activations overflowed")
         total = _log_sum(raw)
         token = self._pick(raw if allowed is None else np.where(allowed, raw, -np.inf), before)
-        return Choice(token, float(raw[token] - total))
+        likeliest = np.argsort(-raw, kind="stable")[: self.settings.report] if self.settings.report else ()
+        return Choice(
+            token,
+            float(raw[token] - total),
+            tuple((int(other), float(raw[other] - total)) for other in likeliest),
+        )
 
     def _pick(self, logits: Doubles, before: Sequence[int]) -> int:
         settings = self.settings

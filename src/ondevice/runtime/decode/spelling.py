@@ -6,7 +6,7 @@ Knows tokenizers. Knows nothing of how tokens are chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ondevice.errors import BadInput
@@ -15,11 +15,13 @@ from ondevice.runtime.decode.sampling import Choice
 
 @dataclass(frozen=True)
 class Piece:
-    """What one token adds. text: may be empty, where a character needs more tokens. logprob: the token's own."""
+    """What one token adds. text: may be empty, where a character needs more tokens. logprob: the token's own.
+    others: the likeliest tokens in its place, as text, and their own."""
 
     text: str
     token: int
     logprob: float
+    others: tuple[tuple[str, float], ...] = ()
 
 
 class Spelling:
@@ -42,7 +44,8 @@ class Spelling:
     def add(self, choice: Choice) -> list[Piece]:
         """The pieces that are certain now. After a stop string `stopped` is True and nothing more comes."""
         text = self._stream.step(self._tokenizer, choice.token) or ""
-        self._held.append(Piece(text, choice.token, choice.logprob))
+        others = tuple((str(self._tokenizer.decode([token])), logprob) for token, logprob in choice.others)
+        self._held.append(Piece(text, choice.token, choice.logprob, others))
         held = "".join(piece.text for piece in self._held)
         at = min((place for each in self._stop if (place := held.find(each)) >= 0), default=-1)
         if at >= 0:
@@ -65,6 +68,6 @@ def _cut(pieces: Sequence[Piece], size: int) -> list[Piece]:
     for piece in pieces:
         if size <= 0:
             break
-        cut.append(Piece(piece.text[:size], piece.token, piece.logprob))
+        cut.append(replace(piece, text=piece.text[:size]))
         size -= len(piece.text)
     return cut

@@ -25,8 +25,9 @@ class Prefixes:
     @property
     def nbytes(self) -> int:
         """Of the pages that they hold, each counted once."""
-        pages = {page for sequence in self._kept.values() for page in sequence._pages}
-        return len(pages) * next(iter(self._kept.values()))._cache.page_bytes if pages else 0
+        sequences = list(self._kept.values())  # a copy: another thread may be asking
+        pages = {page for sequence in sequences for page in list(sequence._pages)}
+        return len(pages) * sequences[0]._cache.page_bytes if pages else 0
 
     def keep(self, tokens: Sequence[int], sequence: CachedSequence) -> None:
         """Remember a sequence, which is no longer the caller's. tokens: all that it holds."""

@@ -5,6 +5,7 @@ Knows the engine and how answers are spelt. Knows nothing of HTTP: what a reques
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,11 +13,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from ondevice.errors import BadInput, Busy, OndeviceError
+from ondevice.errors import BadInput, Busy
+from ondevice.runtime.decode.constraint import Constraint
 from ondevice.runtime.decode.sampling import Sampling
 from ondevice.runtime.decode.spelling import Piece, Spelling
 from ondevice.runtime.engine import Engine
-from ondevice.runtime.kv.paged import CacheFull
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class _Request:
     sampling: Sampling
     limit: int
     spelling: Spelling
+    constraint: Constraint | None
     deliver: Callable[[Update], None]
     text: int | None = field(default=None)
 
@@ -72,6 +76,19 @@ class Worker:
         """Texts that wait for a slot."""
         return len(self._waiting)
 
+    def gauges(self) -> dict[str, int]:
+        """How it stands now; see `metrics.py`."""
+        cache = self._engine.decoder.cache
+        return {
+            "running": self.running,
+            "waiting": self.waiting,
+            "tokens_written_total": self.tokens_written,
+            "tokens_reused_total": self._engine.reused,
+            "cache_bytes": cache.bytes_used,
+            "cache_bytes_kept": self._engine.kept.nbytes,
+            "cache_bytes_limit": cache.nbytes,
+        }
+
     def submit(
         self,
         ids: Sequence[int],
@@ -79,6 +96,7 @@ class Worker:
         limit: int,
         stop: Sequence[str],
         deliver: Callable[[Update], None],
+        constraint: Constraint | None = None,
     ) -> int:
         """Begin a text; the number to cancel it by. Raises Busy where the queue is full, BadInput for a prompt that
         the context does not hold."""
@@ -90,7 +108,7 @@ class Worker:
         if limit < 1:
             raise BadInput(f"the most tokens to write must be 1 or more, not {limit}")
         spelling = Spelling(self._tokenizer, ids, stop)
-        request = _Request(next(self._numbers), list(ids), sampling, limit, spelling, deliver)
+        request = _Request(next(self._numbers), list(ids), sampling, limit, spelling, constraint, deliver)
         with self._turn:
             if self._closing:
                 raise Busy("the server is shutting down")
@@ -136,39 +154,47 @@ class Worker:
         self._waiting = deque(each for each in self._waiting if each.number not in self._cancelled)
         for text, request in list(self._running.items()):
             if request.number in self._cancelled:
-                self._engine.cancel(text)
-                del self._running[text]
+                self._end(text)
         self._cancelled.clear()
 
     def _begin(self, request: _Request) -> None:
-        text = self._engine.add(
-            request.ids, sampling=request.sampling, limit=request.limit, stops=tuple(self._ends)
-        )
-        self._running[text] = request
+        try:
+            text = self._engine.add(
+                request.ids,
+                sampling=request.sampling,
+                limit=request.limit,
+                stops=tuple(self._ends),
+                constraint=request.constraint,
+            )
+        except BadInput as problem:  # such as a prompt that the whole cache does not hold
+            request.deliver(Update([], "error", str(problem)))
+        else:
+            self._running[text] = request
 
     def _step(self) -> None:
         try:
             written = self._engine.step()
-        except CacheFull as problem:  # no text can go on: the newest gives way
-            self._fail(max(self._running), str(problem))
-            return
-        except OndeviceError as problem:
-            for text in list(self._running):
-                self._fail(text, str(problem))
+        except Exception as problem:  # whatever it is, those who wait must hear of it, and the next be served
+            _log.exception("a step of the engine failed")
+            for text, request in list(self._running.items()):
+                self._end(text)
+                request.deliver(Update([], "error", f"the engine failed: {problem!r}"))
             return
         for each in written:
             request = self._running[each.text]
+            if each.finish == "error":
+                self._end(each.text)
+                request.deliver(Update([], "error", each.error))
+                continue
             self.tokens_written += 1
             pieces = [] if each.finish == "stop" else request.spelling.add(each.choice)
-            finish = "stop" if request.spelling.stopped else each.finish
+            finish = "stop" if request.spelling.stopped or each.finish == "complete" else each.finish
             if finish:
                 pieces += request.spelling.rest()
-                self._engine.cancel(each.text)
-                del self._running[each.text]
+                self._end(each.text)
             if pieces or finish:
                 request.deliver(Update(pieces, finish))
 
-    def _fail(self, text: int, message: str) -> None:
-        request = self._running.pop(text)
+    def _end(self, text: int) -> None:
         self._engine.cancel(text)
-        request.deliver(Update([], "error", message))
+        del self._running[text]
