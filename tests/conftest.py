@@ -149,3 +149,47 @@ def tiny_checkpoint(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """write(family, …) -> the folder of a random decoder of 2 layers and 64 values, with a byte-level tokenizer.
+
+    begin: its tokenizer begins a text with <s>. settings: for the configuration.
+    """
+
+    def write(family: str = "llama", *, begin: bool = True, seed: int = 0, **settings: Any) -> Path:
+        import torch
+        import transformers
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+        folder = tmp_path_factory.mktemp(family)
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=320, special_tokens=["<s>", "</s>"], show_progress=False,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        )  # fmt: skip
+        tokenizer.train_from_iterator(SENTENCES, trainer)
+        if begin:
+            tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+        fast = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=96
+        )
+        fast.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+        fast.save_pretrained(folder)
+        defaults = {
+            "vocab_size": tokenizer.get_vocab_size(), "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+            "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 1, "initializer_range": 0.15,
+        }  # fmt: skip
+        config = transformers.AutoConfig.for_model(family, **(defaults | settings))
+        torch.manual_seed(seed)
+        module = transformers.AutoModelForCausalLM.from_config(config).eval()
+        for parameter in module.parameters():  # norms start at 1 and biases at 0, which hides mistakes
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        module.save_pretrained(folder, max_shard_size="100KB")
+        return folder
+
+    return write

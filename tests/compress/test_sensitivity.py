@@ -19,7 +19,7 @@ def changed(model, name, difference):
     layer = model.module.get_submodule(name)
     if isinstance(layer, nn.Linear):
         new = nn.Linear(layer.in_features, layer.out_features)
-        new.bias = layer.bias
+        new.bias = layer.bias  # None where there is none
     else:
         new = nn.Embedding(*layer.weight.shape)
     new.weight = nn.Parameter(layer.weight + difference, requires_grad=False)
@@ -72,3 +72,26 @@ def test_classification_damage_is_the_divergence(tiny_checkpoint, sentences):
 def test_no_texts_is_an_error(model):
     with pytest.raises(BadInput, match="no texts"):
         damages(model, [], {}, {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.embed_tokens", "model.layers.0.self_attn.v_proj", "model.layers.1.mlp.down_proj", "lm_head"],
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_a_language_model_it_is_the_divergence_of_the_next_token(tiny_decoder, sentences, name, tied):
+    if tied and name == "lm_head":
+        return  # has no weight of its own
+    model = load(tiny_decoder("llama", tie_word_embeddings=tied))
+    weight = model.module.get_submodule(name).weight
+    difference = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * weight.std() * 5e-3
+    expected = damages(model, sentences, {name: {"x": difference}}, {}, projections=100)[name]["x"]
+    moved = changed(model, name, difference)
+    losses = []
+    for ids in model.tokens(sentences):
+        row = torch.tensor([ids])
+        before, after = (
+            each.outputs(row, torch.ones_like(row))[0].double().log_softmax(-1) for each in (model, moved)
+        )
+        losses.append((before.exp() * (before - after)).sum(dim=1))
+    assert expected == pytest.approx(float(torch.cat(losses).mean()), rel=0.25)

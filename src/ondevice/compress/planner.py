@@ -123,10 +123,11 @@ class Menu:
                 prepared[id(own)] = (scale, layer_inputs(layer, own, scale))
         self._prepared = {name: prepared[id(self._moments[name])] for name in self.linears}
         texts = _spread(calibration.texts, _SENSITIVITY_TEXTS)
-        self._heads = tied_heads(model.module)
+        # tables that are also the head, and its name
+        self.heads = {name: head for name, head in tied_heads(model.module).items() if name in self._tables}
         self._table_inputs = {
             name: Inputs(self._moments[head].second)
-            for name, head in self._heads.items()
+            for name, head in self.heads.items()
             if name in self._tables
         }
         looked_up = [name for name in self._tables if name not in self._table_inputs]
@@ -137,7 +138,7 @@ class Menu:
         self._bands = {
             name: _bands(_shares(table, counts[name], model, counted))
             for name, table in self._tables.items()
-            if table.num_embeddings >= _BANDED_FROM and name not in self._heads
+            if table.num_embeddings >= _BANDED_FROM and name not in self.heads
         }
         cost = self._costs(texts, counts, seed)
         self.choices = {}
@@ -214,7 +215,7 @@ class Menu:
                 quick = self._linear(name, form, sweeps=0)
                 return quick.weight - self.linears[name].weight.detach()
             weight = self._tables[name].weight.detach()
-            most = len(weight) if name in self._heads else _SAMPLE_ROWS
+            most = len(weight) if name in self.heads else _SAMPLE_ROWS
             rows = counts[name].argsort(descending=True)[:most].sort().values
             change = torch.zeros_like(weight)
             change[rows] = self._table(name, form, rows, sweeps=0).weight - weight[rows]

@@ -163,6 +163,26 @@ def python_docs(seed: int = 0) -> Corpus:
     return Texts.pairs("python-docs", pairs, [row[2] for row in kept], version).split(seed=seed)
 
 
+def documentation(seed: int = 0) -> Corpus:
+    """Pages of Python's, manual pages' and Debian's documentation as it is installed, for language models.
+
+    No document is on both sides, and the test side is the one that no model of the zoo has read. Raises BadInput
+    where nothing is installed.
+    """
+    from ondevice.data import corpora
+
+    sides = []
+    for split, pages in (("train", 300), ("test", 120)):
+        found = corpora.make(split, pages, seed=seed, domains=("python", "man", "debian"))
+        owners = [f"{found.facts['documents'][owner]}" for owner in found["documents"]]
+        sides.append(
+            Texts(
+                "documentation", tuple(corpora.texts(found)), documents=tuple(owners), version=found.version
+            )
+        )
+    return Corpus(*sides)
+
+
 def texts(source: str | Path) -> Texts:
     """A user's own texts.
 

@@ -20,6 +20,7 @@ from ondevice.devices.budget import Budget
 from ondevice.devices.energy import energy
 from ondevice.devices.roofline import latency
 from ondevice.errors import BudgetNotMet, DeviceUnknown, MissingExtra
+from ondevice.verbs.judge import judge_of, judged_texts
 
 if TYPE_CHECKING:
     from ondevice.compress.planner import Choice, Limit, Menu
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
     from ondevice.models.model import Model
 
 Progress = Callable[[str, float], None]
-TOKENS = 128  # of the text that latency is given for
-_CALIBRATION_TEXTS = 512
-_VALIDATION_TEXTS = 96
-_TEST_ROWS = 400
+_CALIBRATION_TEXTS, _VALIDATION_TEXTS, _TEST_ROWS = 512, 96, 400
+# A language model answers at every token, so less text will do: characters.
+_CALIBRATION_SIZE, _VALIDATION_SIZE, _TEST_SIZE = 250_000, 25_000, 120_000
 _SPARE = 6144  # bytes kept free for what is only known at the end: the measured figures
 
 
 @dataclass(frozen=True)
 class FitResult:
     """What a fit made. storage_bytes: the whole folder but the report. memory_bytes: peak resident memory of a
-    fresh process that embeds or classifies one text here. latency, pareto, plan: as `to_json` says."""
+    fresh process that embeds, classifies or goes on with one text here. inference: what a latency is of.
+    latency, pareto, plan: as `to_json` says."""
 
     artifact: Path
     meets_budget: bool
@@ -50,6 +51,7 @@ class FitResult:
     plan: list[dict[str, Any]]
     pareto: list[dict[str, Any]]
     original_storage_bytes: int
+    inference: str
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,12 +75,12 @@ def fit(
 ) -> FitResult:
     """Make a model fit a device and a budget; write the artifact and its report to the folder `out`.
 
-    model: a local folder, a packaged name ("minilm"), a hub name, or a `Model`.
+    model: a local folder, a packaged name ("minilm"), a name of the zoo ("reference-lm"), a hub name, or a `Model`.
     budget: limits and a floor on quality; None plans for the least loss at the size of 8-bit weights.
     techniques: applied first, in their order, as values or as on the command line ("lowrank:rank=0.5"); the
         planner then chooses formats for what is left, unless "quantize" is among them.
     data: texts to calibrate and judge with (see `ondevice.data.text.texts`); None for the documentation of the
-        running Python.
+        running Python, for a language model also that of the system.
     Raises BudgetNotMet (nothing is written) that names the limit in the way and carries the nearest plan;
     BadInput where `out` exists and overwrite is False.
     """
@@ -90,7 +92,7 @@ def fit(
     with reserve(out, overwrite=overwrite) as place:
         progress("reading", 0.0)
         original = load(model, revision=revision) if isinstance(model, (str, Path)) else model
-        corpus = _corpus(data)
+        corpus = _corpus(data, language=original.task.kind == "language")
         progress("reading", 1.0)
         fitting = _Fitting(original, target, budget, corpus, seed, progress)
         candidate = fitting.candidate([_technique(each) for each in techniques])
@@ -115,10 +117,17 @@ class _Fitting:
 
         self.original, self.device, self.budget = original, device, budget
         self.corpus, self.seed, self.progress = corpus, seed, progress
+        self.judge = judge_of(original)
         texts = corpus.calibration.texts
-        step = max(1, len(texts) // (_CALIBRATION_TEXTS + _VALIDATION_TEXTS))
-        chosen = list(texts[::step])
-        held = max(1, min(_VALIDATION_TEXTS, len(chosen) // 4))
+        if original.task.kind == "language":
+            chosen = list(texts[:: _step(texts, _CALIBRATION_SIZE + _VALIDATION_SIZE)])
+            share = _VALIDATION_SIZE / (_CALIBRATION_SIZE + _VALIDATION_SIZE)
+            held = max(1, round(len(chosen) * share))
+            self.test = corpus.test.take(range(0, len(corpus.test), _step(corpus.test.texts, _TEST_SIZE)))
+        else:
+            chosen = list(texts[:: max(1, len(texts) // (_CALIBRATION_TEXTS + _VALIDATION_TEXTS))])
+            held = max(1, min(_VALIDATION_TEXTS, len(chosen) // 4))
+            self.test = judged_texts(corpus.test, _TEST_ROWS)
         self.validation = chosen[::-1][:held]
         self.calibration = Calibration(chosen[: len(chosen) - held] or chosen)
 
@@ -141,12 +150,11 @@ class _Fitting:
                     progress=self.progress)  # fmt: skip
         overhead = self._overhead(start, menu)
         limits = self._limits(menu, overhead)
-        reference = self._reference(self.validation)
         finalists = _finalists(menu, limits)
         measured: list[tuple[float, list[Choice], Model]] = []
         for plan in finalists:
             built = menu.build(plan)
-            measured.append((self._loss(built, reference), plan, built))
+            measured.append((self._loss(built), plan, built))
         loss, best, built = min(measured, key=lambda each: each[0])
         while (
             excess := stored_size(self._contents(built)) + _SPARE - (self.budget.storage or sys.maxsize)
@@ -155,7 +163,7 @@ class _Fitting:
             overhead += excess
             best = solve(menu.choices, self._limits(menu, overhead))
             built = menu.build(best)
-            loss = self._loss(built, reference)
+            loss = self._loss(built)
         pareto = [
             self._modelled_point(menu, plan, overhead, predicted_loss(plan))
             for plan in frontier(menu.choices, self._limits(menu, overhead, storage=False))
@@ -168,39 +176,18 @@ class _Fitting:
 
     def finish(self, candidate: _Candidate, fresh: Path, place: Path, command: str) -> FitResult:
         """Write, open as a user would, measure, judge, and write again with the figures."""
-        import torch
-
-        from ondevice.backends import open_session
         from ondevice.compress.plan import describe
         from ondevice.measure.here import machine
         from ondevice.measure.memory import run_command
         from ondevice.measure.report import write_report
-        from ondevice.measure.sidebyside import side_by_side
-        from ondevice.verbs.judge import judged_texts, one_text, quality
 
         contents = self._contents(candidate.model)
         write_files(fresh, contents)
-        test = judged_texts(self.corpus.test, _TEST_ROWS)
-        embedding = self.original.task.kind == "embedding"
-        with open_session(Artifact(fresh)) as session:
-            self.progress("judging the fitted model", 0.0)
-            ours = session.embed(test.texts) if embedding else session.classify(test.texts)
-            self.progress("judging the original", 0.5)
-            theirs = self.original.predict(test.texts)
-            metrics = quality(theirs, ours, test, embedding=embedding)
-            self.progress("timing both", 0.8)
-            ids = one_text(session, test.texts, min(TOKENS, self.original.task.max_length))
-            row, mask = torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)
-            run = session.hidden if embedding else session.logits
-            with torch.inference_mode():
-                times = side_by_side(
-                    {"fitted": lambda: run([ids]), "original": lambda: self.original.outputs(row, mask)}, 21
-                )
-        run_one = [sys.executable, "-m", "ondevice", "run", str(fresh), test.texts[0]]
-        memory = run_command(run_one).peak_bytes
+        verdict = self.judge.verdict(fresh, self.test, self.progress)
+        metrics, times = verdict.metrics, verdict.times
+        memory = run_command(self.judge.command(fresh, self.test.texts[0])).peak_bytes
         storage = Artifact(fresh).storage_bytes
-        first = next(iter(metrics.values()))
-        self._check("quality", first.fitted, at_least=self.budget.quality)
+        self._check("quality", verdict.level, at_least=self.budget.quality)
         self._check("memory", memory, at_most=self.budget.memory)
         self._check("storage", storage, at_most=self.budget.storage)
         self._check("latency", self._latency(candidate.model), at_most=self.budget.latency)
@@ -229,6 +216,7 @@ class _Fitting:
             plan=describe(candidate.model.module),
             pareto=candidate.pareto,
             original_storage_bytes=stored_size(self._contents(self.original)),
+            inference=self.judge.inference,
             provenance=provenance,
         )
         figures = {"quality": result.quality, "latency": result.latency, "memory_bytes": memory}
@@ -266,19 +254,22 @@ class _Fitting:
     def _roofline_limit(self, menu: Menu, name: str, most: float, cost: Callable[..., float]) -> Limit:
         """What a choice's layer costs on the device; what no choice changes is taken off the limit."""
         from ondevice.compress.planner import Limit
-        from ondevice.models.work import encoder_work, linear_operation
+        from ondevice.models.work import linear_operation
 
-        work = {operation.name: operation for operation in encoder_work(menu.model, TOKENS)}
-        fixed = [operation for layer, operation in work.items() if layer not in menu.linears]
+        heads = {table: menu.model.module.get_submodule(head) for table, head in menu.heads.items()}
+        layers: dict[str, Any] = menu.linears | heads  # what a choice is for
+        planned = {*menu.linears, *menu.heads.values()}
+        fixed = [operation for operation in self.judge.work(menu.model) if operation.name not in planned]
         seen: dict[tuple[str, int], float] = {}
 
         def of(choice: Choice) -> float:
             key = (choice.layer, choice.nbytes)
-            if choice.layer not in menu.linears:
+            if choice.layer not in layers:
                 return 0.0
             if key not in seen:
-                layer = menu.linears[choice.layer]
-                seen[key] = cost([linear_operation(choice.layer, layer, TOKENS, choice.nbytes)], self.device)
+                layer = layers[choice.layer]
+                operation = linear_operation(choice.layer, layer, self.judge.rows, choice.nbytes)
+                seen[key] = cost([operation], self.device)
             return seen[key]
 
         return Limit(name, most - cost(fixed, self.device), of)
@@ -322,32 +313,20 @@ class _Fitting:
             licence=source.licence,
         )
 
-    def _reference(self, texts: Sequence[str]) -> Any:
-        return self.original.predict(texts)
-
-    def _loss(self, model: Model, reference: Any) -> float:
-        """Mean 1 - cosine, or share of changed classes, on the validation texts, by torch."""
-        from ondevice.measure.quality.classification import agreement
-        from ondevice.measure.quality.embedding import cosine
-
+    def _loss(self, model: Model) -> float:
         self.progress("measuring a plan", 0.0)
-        measure = cosine if model.task.kind == "embedding" else agreement
-        return 1 - float(measure(reference, model.predict(self.validation)).mean())
+        return self.judge.loss(model, self.validation)
 
     def _latency(self, model: Model) -> float:
-        from ondevice.models.work import encoder_work
-
-        return latency(encoder_work(model, TOKENS), self.device)
+        return latency(self.judge.work(model), self.device)
 
     def _energy(self, model: Model) -> float:
-        from ondevice.models.work import encoder_work
-
-        return energy(encoder_work(model, TOKENS), self.device)
+        return energy(self.judge.work(model), self.device)
 
     def _point(self, model: Model, *, chosen: bool) -> dict[str, Any]:
         return {
             "storage_bytes": stored_size(self._contents(model)),
-            "quality": 1 - self._loss(model, self._reference(self.validation)),
+            "quality": 1 - self._loss(model),
             "modelled_latency_ms": 1e3 * self._latency(model),
             "chosen": chosen,
             "kind": "measured",
@@ -404,12 +383,17 @@ def _short(plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _corpus(data: str | Path | Corpus | None) -> Corpus:
-    from ondevice.data.text import Corpus, python_docs, texts
+def _corpus(data: str | Path | Corpus | None, *, language: bool) -> Corpus:
+    from ondevice.data.text import Corpus, documentation, python_docs, texts
 
     if data is None:
-        return python_docs()
+        return documentation() if language else python_docs()
     return data if isinstance(data, Corpus) else texts(data).split()
+
+
+def _step(texts: Sequence[str], size: int) -> int:
+    """Every which text to take for about so many characters in all."""
+    return max(1, round(sum(map(len, texts)) / size))
 
 
 def _technique(given: str | Technique) -> Technique:

@@ -21,9 +21,11 @@ def open(
 
     backend: "native" (needs nothing but the base install), "torch", "onnxruntime" or "mlx".
     threads: all processors unless told otherwise. verify: check every tensor's checksum now instead of when
-    it is first read. Raises BadArtifact for a folder that is damaged or no artifact.
+    it is first read. Raises BadArtifact for a folder that is damaged or no artifact, BadInput for a language model.
     """
     opened = Artifact(artifact)
+    if opened.task.get("kind") == "language":
+        raise BadInput(f"{artifact} is a language model; open it with ondevice.open_language()")
     if verify:
         opened.verify()
     return open_session(opened, backend, threads=threads)
@@ -34,7 +36,7 @@ def open_language(
 ) -> LanguageSession:
     """A session on a language model of the Llama family, which writes text.
 
-    model: a Hugging Face folder (config.json, tokenizer.json, safetensors) or a name of the zoo.
+    model: an artifact, a Hugging Face folder (config.json, tokenizer.json, safetensors) or a name of the zoo.
     threads: all processors unless told otherwise. context: longest text in tokens, prompt and answer together.
     texts: how many of that length the cache holds.
     Raises BadInput where it is neither, UnsupportedModel for another architecture.

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+from scipy.stats import entropy
 
 from ondevice.errors import BadInput
 from ondevice.measure.quality.text import (
     bits_per_byte,
+    divergences,
     edit_distance,
     exact_match,
+    log_probabilities,
     perplexity,
     rouge_l,
     rouge_n,
@@ -89,3 +94,34 @@ def test_what_says_nothing_is_refused() -> None:
         exact_match(["a"], ["a", "b"])
     with pytest.raises(BadInput, match="n must"):
         rouge_n("a", "b", 0)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 20), st.integers(2, 50), st.integers(0, 1000))
+def test_log_probabilities_and_divergences_are_those_of_scipy(
+    tokens: int, vocabulary: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    left, right = (rng.normal(0, 8, (tokens, vocabulary)).astype(np.float32) for _ in range(2))
+    targets = rng.integers(0, vocabulary, tokens)
+    expected = log_softmax(left.astype(float), axis=1)
+    np.testing.assert_allclose(
+        log_probabilities(left, targets), expected[np.arange(tokens), targets], rtol=1e-12
+    )
+    theirs = entropy(softmax(left.astype(float), axis=1), softmax(right.astype(float), axis=1), axis=1)
+    np.testing.assert_allclose(divergences(left, right), theirs, rtol=1e-9, atol=1e-12)
+    assert not divergences(left, left).any()
+
+
+def test_a_large_vocabulary_is_worked_through_in_blocks() -> None:
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal(0, 3, (40, 200_000)).astype(np.float32) for _ in range(2))
+    row = divergences(left[33:34], right[33:34])
+    assert divergences(left, right)[33] == row[0]
+
+
+def test_logits_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BadInput, match="3 targets"):
+        log_probabilities(np.zeros((2, 5), np.float32), [0, 1, 2])
+    with pytest.raises(BadInput, match="compared"):
+        divergences(np.zeros((2, 5), np.float32), np.zeros((2, 6), np.float32))
