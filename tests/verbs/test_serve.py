@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -270,6 +272,57 @@ def test_a_slow_client_is_let_go(running: Running) -> None:
         connection.sendall(head + b"\r\n\r\n{")
         connection.settimeout(10)
         assert b"did not arrive within" in connection.recv(4096) + connection.recv(4096)
+
+
+def drip(port: int, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        for letter in head:
+            connection.sendall(bytes([letter]))
+            time.sleep(0.02)
+
+
+def test_a_head_that_comes_drop_by_drop_is_cut_off(running: Running) -> None:
+    with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):  # the server hangs up
+        drip(running.port, b"POST /v1/completions HTTP/1.1\r\nhost: " + b"x" * 1000)
+    with httpx.Client(headers={"authorization": f"Bearer {KEY}"}) as client:  # one that asks again is not
+        for _ in range(2):
+            assert client.get(f"{running.url}/v1/models").status_code == 200
+            time.sleep(0.7)
+
+
+def test_told_to_stop_it_finishes_what_runs_and_takes_no_more(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ondevice", "serve", str(folder), "--port", str(port), "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+        for _ in range(300):
+            try:
+                client.models.list()
+                break
+            except openai.APIConnectionError:
+                time.sleep(0.1)
+        stream = client.completions.create(
+            model="tiny", prompt="abc", max_tokens=400, temperature=0, stream=True
+        )
+        chunks = iter(stream)
+        got = next(chunks).choices[0].text
+        process.terminate()
+        refused = False
+        for chunk in chunks:
+            got += chunk.choices[0].text
+            if not refused:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                except OSError:
+                    refused = True
+        assert got == text(folder, "abc", 400)
+        assert refused
+        process.wait(30)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_full_queue_says_so(folder: Path) -> None:
