@@ -12,16 +12,21 @@ from ondevice.cli.output import AsJson, amount, console, notes, print_json, stag
 
 def fit(
     model: Annotated[
-        str, typer.Argument(help="A folder, a packaged model (minilm) or a hub name (owner/name).")
+        str, typer.Argument(help="A folder, minilm, a name of the zoo or of the hub (owner/name).")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact.")] = None,
     device: Annotated[str, typer.Option(help="A profile's name or file; see `ondevice devices`.")] = "here",
     storage: Annotated[str | None, typer.Option(help="Limit on disk, as in 16MB or 16MiB.")] = None,
     memory: Annotated[str | None, typer.Option(help="Limit on memory while running.")] = None,
-    latency: Annotated[str | None, typer.Option(help="Limit for 128 tokens there, as in 40ms.")] = None,
-    energy: Annotated[str | None, typer.Option(help="Limit for 128 tokens, as in 0.2J.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Limit there for 128 tokens, or a language model's next one.")
+    ] = None,
+    energy: Annotated[str | None, typer.Option(help="Limit for the same, as in 0.2J.")] = None,
     quality: Annotated[
-        float | None, typer.Option(help="Least cosine to (or agreement with) the original.")
+        float | None,
+        typer.Option(
+            help="Least cosine or agreement with the original, or its perplexity over the fitted one's."
+        ),
     ] = None,
     with_: Annotated[
         list[str] | None, typer.Option("--with", help="A technique, as in lowrank:rank=0.5; repeatable.")
@@ -51,6 +56,8 @@ def fit(
     notes.print(f"\n  {place}/   report: {place}/report.html")
     if "cosine" in document["quality"]:
         notes.print(f'  try: ondevice app search DOCS "how do I …" --model {place}', highlight=False)
+    if "perplexity" in document["quality"]:
+        notes.print(f'  try: ondevice run {place} --prompt "…", or ondevice serve {place}', highlight=False)
 
 
 def _print(document: dict[str, Any]) -> None:
@@ -73,7 +80,7 @@ def _print(document: dict[str, Any]) -> None:
         before, after = latency[f"{place}, original"], latency[f"{place}, fitted"]
         about = f"measured, {after['n']} runs" if after["kind"] == "measured" else "modelled"
         table.add_row(
-            f"latency {place}, 128 tokens",
+            f"latency {place}, {document['inference']}",
             f"{before['median_ms']:.3g} ms",
             f"{after['median_ms']:.3g} ms",
             about,
