@@ -151,24 +151,27 @@ def pieces() -> Tokenizer:
 
 def tiny(tokenizer: Tokenizer, **config: Any) -> Files:
     """A random decoder of one layer with this tokenizer."""
+    settings: dict[str, Any] = {
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 16,
+        "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
+    settings |= config
+    hidden, wide, head = (settings[key] for key in ("hidden_size", "intermediate_size", "head_dim"))
     rng, rows = np.random.default_rng(1), tokenizer.get_vocab_size()
-    shapes = {
-        "self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64),
-        "self_attn.o_proj": (64, 64), "mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96),
-        "input_layernorm": (64,), "post_attention_layernorm": (64,),
+    shapes: dict[str, tuple[int, ...]] = {
+        "self_attn.q_proj": (4 * head, hidden), "self_attn.k_proj": (2 * head, hidden),
+        "self_attn.v_proj": (2 * head, hidden), "self_attn.o_proj": (hidden, 4 * head),
+        "mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden), "mlp.down_proj": (hidden, wide),
+        "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,),
     }  # fmt: skip
     shapes = {f"model.layers.0.{name}.weight": shape for name, shape in shapes.items()}
-    shapes |= {"model.embed_tokens.weight": (rows, 64), "model.norm.weight": (64,)}
+    shapes |= {"model.embed_tokens.weight": (rows, hidden), "model.norm.weight": (hidden,)}
     tensors = {
         name: StoredTensor.dense(rng.standard_normal(shape).astype(np.float32) * np.float32(0.2))
         for name, shape in shapes.items()
     }
-    settings: dict[str, Any] = {
-        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 16,
-        "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1, "vocab_size": rows,
-    }  # fmt: skip
-    return Files(settings | config, tensors, tokenizer, lambda: None, frozenset({1}))
+    return Files(settings, tensors, tokenizer, lambda: None, frozenset({1}))
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +244,56 @@ def test_quantised_files_agree_to_their_noise(
         assert distance(got, theirs) < 0.1
     else:
         assert distance(got, theirs) < distance(exact, ours(files, PROMPT)) / 4
+
+
+@pytest.mark.parametrize("type_", ["Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "BF16"])
+def test_files_of_other_quantisers_agree_with_llama_cpp(type_: str, llama_cpp: Open, tmp_path: Path) -> None:
+    """Blocks of random codes: only their scales are what a quantiser would write."""
+    import gguf
+
+    kind, path, rng = gguf.GGMLQuantizationType[type_], tmp_path / "model.gguf", np.random.default_rng(3)
+    tokenizer, (values, size) = byte_level(SPLITS["gpt-2"]), gguf.GGML_QUANT_SIZES[kind]
+    settings = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    write_gguf(tiny(tokenizer, **settings), path, "F32")  # its fields, norms and shapes
+    plain, writer = gguf.GGUFReader(path), gguf.GGUFWriter(tmp_path / "packed.gguf", "llama")
+    _copy_fields(plain, writer)
+    for tensor in plain.tensors:
+        if len(tensor.shape) == 1:
+            writer.add_tensor(tensor.name, tensor.data)
+        elif type_ == "BF16":
+            writer.add_tensor(tensor.name, gguf.quants.quantize(tensor.data, kind), raw_dtype=kind)
+        else:
+            rows, columns = tensor.data.shape
+            raw = rng.integers(0, 256, (rows, columns // values, size), np.uint8)
+            halves = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "Q5_0": (0,)}.get(type_, (0, 2))
+            spread = {
+                "Q3_K": 0.001,
+                "Q5_0": 0.008,
+                "Q6_K": 0.0001,
+                "Q2_K": 0.008,
+                "Q4_1": 0.008,
+                "Q5_1": 0.008,
+            }.get(type_, 0.0005)
+            for at in halves:
+                scales = rng.uniform(0.5, 1.0, raw.shape[:2]) * spread
+                raw[:, :, at : at + 2] = scales.astype(np.float16)[:, :, None].view(np.uint8)
+            writer.add_tensor(tensor.name, raw.reshape(rows, -1), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    back = read_files(tmp_path / "packed.gguf")
+    exact = ours(exactly(back), PROMPT)
+    theirs, got = llama_cpp(tmp_path / "packed.gguf").logprobs(PROMPT, tokenizer), ours(back, PROMPT)
+    assert exact.std() > 0.1
+    assert distance(theirs, exact) < 0.05 * exact.std()
+    assert distance(got, exact) < 0.05 * exact.std()
+
+
+def _copy_fields(source: Any, writer: Any) -> None:
+    for name, field in source.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=field.types[-1])
 
 
 def test_greedy_tokens_of_the_shipped_model_are_those_of_llama_cpp(llama_cpp: Open, tmp_path: Path) -> None:

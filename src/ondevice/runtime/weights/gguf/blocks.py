@@ -24,7 +24,8 @@ Bytes = npt.NDArray[np.uint8]
 GROUP = 32
 PLAIN = {"F32": np.float32, "F16": np.float16}
 _FINE = {"Q4_0": 4, "Q2_K": 6, "Q3_K": 6, "Q4_1": 6, "Q4_K": 6}  # bits in tiles; all others 8
-_AT_ONCE = 1 << 22  # values that are converted at a time, so that floats never take much room
+_SQUARES = np.array([((byte & 15) - 8) ** 2 + ((byte >> 4) - 8) ** 2 for byte in range(256)], np.uint8)
+_AT_ONCE = 1 << 20  # values that are converted at a time, so that floats never take much room
 
 
 def tile_bits(type_: BlockType) -> int:
@@ -62,8 +63,12 @@ def to_tiles(raw: Bytes, type_: BlockType) -> Bytes:
     step, at = max(1, _AT_ONCE // columns // PANEL) * PANEL, 0
     for start in range(0, rows, step):
         part = raw[start : start + step]
-        tiles = _keep(part) if type_.name == "Q4_0" else _round(dequantize(part, type_), bits)
-        stored = tiles.to_bytes()
+        if type_.name == "Q4_0":
+            stored = _keep(part)
+        elif type_.name == "Q8_0":
+            stored = _rescale(part)
+        else:
+            stored = _round(dequantize(part, type_), bits)
         out[at : at + stored.size] = stored
         at += stored.size
     return out
@@ -91,37 +96,83 @@ def _halves(blocks: Bytes) -> Floats:
     return scales
 
 
-def _keep(raw: Bytes) -> TiledMatrix:
+def _keep(raw: Bytes) -> Bytes:
     """Q4_0 with its own codes: only its scales are rounded, to multiples of a step that suits the row best."""
-    codes, scales = _q4_0(raw)
-    energy = np.einsum("rgk,rgk->rg", codes, codes, dtype=np.float32)  # what an error of a scale costs
+    blocks = raw.reshape(len(raw), -1, 18)
+    scales = _halves(blocks)
+    energy = _SQUARES[blocks[:, :, 2:]].sum(axis=2, dtype=np.float32)  # what an error of a scale costs
     largest = np.abs(scales).max(axis=1)
     best, least = np.zeros(len(raw), np.float32), np.full(len(raw), np.inf, np.float32)
     chosen = np.zeros(scales.shape, np.int8)
     for most in np.linspace(8, 16, 24, dtype=np.float32):
         step = largest / most
-        ideal = np.divide(scales, step[:, None], out=np.zeros_like(scales), where=step[:, None] > 0)
-        multipliers = np.clip(np.rint(ideal), -15, 15)
-        error = (energy * (scales - step[:, None] * multipliers) ** 2).sum(axis=1)
+        inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
+        multipliers = np.clip(np.rint(scales * inverse[:, None]), -15, 15)
+        error = np.einsum("rg,rg->r", energy, (scales - step[:, None] * multipliers) ** 2)
         better = error < least
         least, best = np.where(better, error, least), np.where(better, step, best)
         chosen[better] = multipliers[better].astype(np.int8)
-    rows, columns = len(raw), codes.shape[1] * GROUP
-    unsigned = (codes + np.int8(8)).view(np.uint8).reshape(rows, columns)
-    return TiledMatrix(rows, columns, 4, GROUP, unsigned, chosen, best)
+    words = np.ascontiguousarray(blocks[:, :, 2:]).view(
+        np.uint32
+    )  # values 0-15 in low halves, 16-31 in high ones
+    first, second, low = words[:, :, 0::2], words[:, :, 1::2], np.uint32(0x0F0F0F0F)
+    planes = np.concatenate(
+        [(first & low) | (second & low) << np.uint32(4), (first >> np.uint32(4) & low) | (second & ~low)],
+        axis=2,
+    )
+    return _panels(best, chosen, planes, 0x88888888)
 
 
-def _round(values: Floats, bits: int) -> TiledMatrix:
+def _rescale(raw: Bytes) -> Bytes:
+    """Q8_0 with one scale a row."""
+    codes, scales = _q8_0(raw)
+    reach = np.abs(scales) * np.abs(codes.astype(np.int16)).max(axis=2)
+    steps = reach.max(axis=1) / np.float32(127)
+    factors = np.divide(scales, steps[:, None], out=np.zeros_like(scales), where=steps[:, None] > 0)
+    return _eight_bits(np.multiply(codes, factors[:, :, None], dtype=np.float32), steps)
+
+
+def _eight_bits(values: Floats, scales: Floats) -> Bytes:
+    """values: (rows, groups, 32), in units of their row's scale; they are rounded in place."""
+    unsigned = np.rint(values, out=values).astype(np.int8).view(np.uint8) ^ np.uint8(128)
+    return _panels(scales, np.ones(values.shape[:2], np.int8), unsigned.view(np.uint32), 0x80808080)
+
+
+def _panels(
+    scales: Floats, multipliers: npt.NDArray[np.int8], words: npt.NDArray[np.uint32], empty: int
+) -> Bytes:
+    """The bytes of `TiledMatrix.to_bytes`, without a code ever standing alone.
+
+    words: (rows, groups, words of a row in a group), as the layout has them. empty: a word of rows that are padding.
+    """
+    rows, groups = multipliers.shape
+    panels = -(-rows // PANEL)
+    if padding := panels * PANEL - rows:
+        scales, multipliers = np.pad(scales, (0, padding)), np.pad(multipliers, ((0, padding), (0, 0)))
+        words = np.pad(words, ((0, padding), (0, 0), (0, 0)), constant_values=empty)
+    head = 64 + -(-groups * PANEL // 64) * 64
+    out = np.zeros((panels, head + groups * words.shape[2] * PANEL * 4), np.uint8)
+    out[:, :64] = scales.view(np.uint8).reshape(panels, 64)
+    turned = multipliers.view(np.uint8).reshape(panels, PANEL, groups).swapaxes(1, 2)
+    out[:, 64 : 64 + groups * PANEL] = turned.reshape(panels, -1)
+    out[:, head:].view(np.uint32).reshape(panels, -1, PANEL)[:] = words.reshape(panels, PANEL, -1).swapaxes(
+        1, 2
+    )
+    return out.reshape(-1)
+
+
+def _round(values: Floats, bits: int) -> Bytes:
+    """Values of any kind, to the nearest of 6 or 8 bits."""
     rows, columns = values.shape
-    reach = np.abs(values).reshape(rows, -1, GROUP).max(axis=2) / np.float32((1 << (bits - 1)) - 1)
+    groups = values.reshape(rows, -1, GROUP)
+    reach = np.maximum(groups.max(axis=2), -groups.min(axis=2)) / np.float32((1 << (bits - 1)) - 1)
     if not np.isfinite(reach).all():
         raise BadInput("a block's scale is not finite; the file is damaged, download it again")
-    most = 127 >> (bits - 1)  # of multipliers, so that a product stays within int8
-    scales = reach.max(axis=1) / np.float32(max(most, 1))
+    most = max(127 >> (bits - 1), 1)  # of multipliers, so that a product stays within int8
+    scales = reach.max(axis=1) / np.float32(most)
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
     if bits == 8:
-        multipliers = np.ones(reach.shape, np.int8)
-    else:
-        ideal = np.divide(reach, scales[:, None], out=np.ones_like(reach), where=scales[:, None] > 0)
-        multipliers = np.clip(np.ceil(ideal * np.float32(1 - 1e-6)), 1, most).astype(np.int8)
+        return _eight_bits(groups * inverse[:, None, None], scales)
+    multipliers = np.clip(np.ceil(reach * inverse[:, None] * np.float32(1 - 1e-6)), 1, most).astype(np.int8)
     codes = round_to_nearest(values, scales, multipliers, bits, GROUP)
-    return TiledMatrix(rows, columns, bits, GROUP, codes, multipliers, scales)
+    return TiledMatrix(rows, columns, bits, GROUP, codes, multipliers, scales).to_bytes()
