@@ -170,6 +170,23 @@ def test_the_page_names_one_version_where_no_runtime_is_given(artifact: Artifact
     assert any("https://" in note for note in result.notes)
 
 
+def test_a_language_model_goes_to_gguf_and_is_read_from_there(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs gguf: pip install 'ondevice-ml[gguf]'")
+    from ondevice.verbs.open import open_language
+    from ondevice.verbs.run import write as go_on
+
+    result = export("reference-lm", "gguf", out=tmp_path / "plain")
+    assert set(result.files) == {"model.gguf", "ondevice-export.json"}
+    assert result.notes == ("matrices: 29 F16",)
+    want = [piece.token for piece in go_on("reference-lm", "import os", limit=12)]
+    assert [piece.token for piece in go_on(result.folder / "model.gguf", "import os", limit=12)] == want
+    again = export(result.folder / "model.gguf", "gguf", out=tmp_path / "again", type="Q8_0")
+    assert again.notes == ("matrices: 4 F16, 25 Q8_0",)  # 688 columns do not divide into blocks of 32
+    assert again.files["model.gguf"] < 0.65 * result.files["model.gguf"]
+    with open_language(again.folder / "model.gguf", context=64) as session:
+        assert len(list(session.generate("import os", limit=5))) == 5
+
+
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
     artifact: Artifact, tiny_checkpoint: Write, tmp_path: Path
 ) -> None:
@@ -178,6 +195,10 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
         export(artifact.folder, "tflite", out=out)
     with pytest.raises(BadInput, match="npm install"):
         export(artifact.folder, "web", out=out, onnxruntime_web=tmp_path)
+    with pytest.raises(BadInput, match="not a language model"):
+        export(artifact.folder, "gguf", out=out)
+    with pytest.raises(BadInput, match="with to='gguf' only"):
+        export(artifact.folder, "onnx", out=out, type="Q4_0")
     with pytest.raises(BadInput, match="with to='web' only"):
         export(artifact.folder, "onnx", out=out, onnxruntime_web=tmp_path)
     classifier = small(tiny_checkpoint("bert", "ForSequenceClassification"), tmp_path / "classifier")

@@ -20,7 +20,7 @@ _CONTROL, _USER = 3, 4  # kinds of tokens, as the file numbers them
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-# name -> (pattern that splits a text; None for GPT-2's own), single digits first, Unicode form
+# name -> (pattern that splits a text, None for GPT-2's own; whether digits stand alone; whether characters are composed)
 SPLITS: dict[str, tuple[str | None, bool, bool]] = {
     "gpt-2": (None, False, False),
     "olmo": (None, False, False),
@@ -28,6 +28,8 @@ SPLITS: dict[str, tuple[str | None, bool, bool]] = {
     "qwen2": (f"{_SHORT}|{_LETTERS}|\\p{{N}}|{_REST}", False, True),
     "smollm": (None, True, False),
 }
+# Other names of the same. A file of before splits had names says "default" or nothing: its converter knew GPT-2's only
+_ALIASES = {"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
 SPACE = "\u2581"
 
 
@@ -98,8 +100,8 @@ def _ends(fields: Mapping[str, Any], tokens: list[str], name: str) -> list[tuple
 def _bytes(fields: Mapping[str, Any], vocabulary: dict[str, int]) -> tuple[Any, bool]:
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    name = fields.get("tokenizer.ggml.pre", "default")
-    name = {"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe"}.get(name, name)
+    name = fields.get("tokenizer.ggml.pre", "gpt-2")
+    name = _ALIASES.get(name, name)
     if name not in SPLITS:
         raise UnsupportedModel(f"text split as in {name!r} is not supported; supported: {', '.join(SPLITS)}")
     pairs = fields.get("tokenizer.ggml.merges")
