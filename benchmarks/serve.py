@@ -78,7 +78,7 @@ def soak(model: str, *, clients: int, seconds: float, tokens: int, threads: int 
         def work(number: int) -> None:
             with connect() as client:
                 turn = number
-                while time.perf_counter() < until:
+                while turn == number or time.perf_counter() < until:
                     prompt = PROMPTS[turn % len(PROMPTS)]
                     turn += 1
                     try:
