@@ -111,13 +111,13 @@ def llama_cpp() -> Callable[[Path], LlamaCpp]:
     return LlamaCpp
 
 
-def byte_level(split: tuple[str | None, bool, bool], size: int = 400) -> Tokenizer:
+def byte_level(split: tuple[tuple[str, ...], bool, bool], size: int = 400) -> Tokenizer:
     """BPE over bytes, trained on a few texts. split: as in `SPLITS`."""
-    pattern, digits, composed = split
+    patterns, digits, composed = split
     tokenizer = Tokenizer(models.BPE())
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
-    steps += [pre_tokenizers.Split(Regex(pattern), "isolated")] if pattern else []
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None))
+    steps += [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not patterns))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.normalizer = normalizers.NFC() if composed else None
     tokenizer.decoder = decoders.ByteLevel()
@@ -401,6 +401,6 @@ def test_what_has_no_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="rotary scaling 'longrope'"):
         write({"rope_parameters": {"rope_type": "longrope"}})
     with pytest.raises(UnsupportedModel, match="splits a text"):
-        write(tokenizer=byte_level(("[a-z]+", False, False)))
+        write(tokenizer=byte_level((("[a-z]+",), False, False)))
     with pytest.raises(BadInput, match="there are: F32, F16, Q8_0, Q4_0"):
         write_gguf(files, path, "Q2_K")

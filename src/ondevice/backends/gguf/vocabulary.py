@@ -101,20 +101,21 @@ def _write_ends(writer: Any, files: Files, size: int) -> None:
 
 def _split(document: Mapping[str, Any]) -> str:
     """llama.cpp's name for the way in which a text is split before BPE."""
-    digits, pattern, known = False, None, True
+    digits, known = False, True
+    patterns: tuple[str | None, ...] = ()
     for step in _steps(document.get("pre_tokenizer"), "pretokenizers"):
         if step["type"] == "Digits":
             digits = bool(step["individual_digits"])
         elif step["type"] == "Split":
-            pattern = step["pattern"].get("Regex")
-            known = known and step["behavior"] == "Isolated" and not step["invert"] and pattern is not None
+            patterns += (step["pattern"].get("Regex"),)
+            known = known and step["behavior"] == "Isolated" and not step["invert"]
         elif step["type"] == "ByteLevel":
-            known = known and not step["add_prefix_space"] and step["use_regex"] == (pattern is None)
+            known = known and not step["add_prefix_space"] and step["use_regex"] == (not patterns)
         else:
             known = False
     normalizers = [step["type"] for step in _steps(document.get("normalizer"), "normalizers")]
     for name, form in SPLITS.items():
-        if known and form == (pattern, digits, normalizers == ["NFC"]) and normalizers in ([], ["NFC"]):
+        if known and form == (patterns, digits, normalizers == ["NFC"]) and normalizers in ([], ["NFC"]):
             return name
     raise UnsupportedModel(
         "the way in which this tokenizer splits a text has no name in llama.cpp that is known here"

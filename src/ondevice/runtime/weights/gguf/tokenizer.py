@@ -20,16 +20,18 @@ _CONTROL, _USER = 3, 4  # kinds of tokens, as the file numbers them
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-# name -> (pattern that splits a text, None for GPT-2's own; whether digits stand alone; whether characters are composed)
-SPLITS: dict[str, tuple[str | None, bool, bool]] = {
-    "gpt-2": (None, False, False),
-    "olmo": (None, False, False),
-    "llama-bpe": (f"{_SHORT}|{_LETTERS}|\\p{{N}}{{1,3}}|{_REST}", False, False),
-    "qwen2": (f"{_SHORT}|{_LETTERS}|\\p{{N}}|{_REST}", False, True),
-    "smollm": (None, True, False),
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# name -> (patterns that split a text one after the other, none for GPT-2's own; whether digits stand alone; whether
+# characters are composed). "default" is what llama.cpp does with files whose converter did not name a split.
+SPLITS: dict[str, tuple[tuple[str, ...], bool, bool]] = {
+    "gpt-2": ((), False, False),
+    "olmo": ((), False, False),
+    "llama-bpe": ((f"{_SHORT}|{_LETTERS}|\\p{{N}}{{1,3}}|{_REST}",), False, False),
+    "qwen2": ((f"{_SHORT}|{_LETTERS}|\\p{{N}}|{_REST}",), False, True),
+    "smollm": ((), True, False),
+    "default": ((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"), False, False),
 }
-# Other names of the same. A file of before splits had names says "default" or nothing: its converter knew GPT-2's only
-_ALIASES = {"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
+_ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
 SPACE = "\u2581"
 
 
@@ -100,7 +102,7 @@ def _ends(fields: Mapping[str, Any], tokens: list[str], name: str) -> list[tuple
 def _bytes(fields: Mapping[str, Any], vocabulary: dict[str, int]) -> tuple[Any, bool]:
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    name = fields.get("tokenizer.ggml.pre", "gpt-2")
+    name = fields.get("tokenizer.ggml.pre", "default")
     name = _ALIASES.get(name, name)
     if name not in SPLITS:
         raise UnsupportedModel(f"text split as in {name!r} is not supported; supported: {', '.join(SPLITS)}")
@@ -110,13 +112,12 @@ def _bytes(fields: Mapping[str, Any], vocabulary: dict[str, int]) -> tuple[Any, 
     merges = [tuple(pair.split(" ", 1)) for pair in pairs]
     if any(len(pair) != 2 for pair in merges):
         raise BadInput("a merge of the tokenizer is not of two tokens")
-    pattern, digits, composed = SPLITS[name]
+    patterns, digits, composed = SPLITS[name]
     # Llama 3 takes a word that is a token as it is
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=name == "llama-bpe"))
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
-    if pattern is not None:
-        steps.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None))
+    steps += [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not patterns))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     if composed:
         tokenizer.normalizer = normalizers.NFC()
