@@ -3,10 +3,9 @@
 Knows block types and the tiled layout. Knows nothing of files or of what a tensor is for.
 
 A tile has a float scale a row and an int8 multiplier a group; a block of Q4_0 or Q8_0 has a float16 scale for 32
-values. So the step is not without loss. On reference-lm (tokens of Python's help texts, KL to float32 in nats): Q4_0
-0.033 as it is and 0.037 in tiles, which keep its codes and only round its scales; Q8_0 0.0001 and 0.0012. Types with a
-minimum a block have no symmetric codes to keep and are rounded anew, finely enough that their own rounding weighs more:
-4 bits and fewer at 6 bits, the rest at 8.
+values, so the step is not without loss. Q4_0 keeps its codes and has its scales rounded; Q8_0 is rounded to one scale a
+row. Types with a minimum a block have no symmetric codes to keep and are rounded anew, finely enough that their own
+rounding weighs more: 4 bits and fewer at 6 bits, the rest at 8. What that costs: docs/decisions/gguf.md.
 """
 
 from __future__ import annotations

@@ -82,6 +82,11 @@ class GgufTensor:
         return np.dtype(np.float16 if half else np.float32)
 
     @property
+    def nbytes(self) -> int:
+        """In the file."""
+        return int(self.tensor.raw.nbytes)
+
+    @property
     def array(self) -> npt.NDArray[Any]:
         if self.format["kind"] == "tiles":
             return blocks.to_tiles(self._rows, self.tensor.type)
