@@ -1,11 +1,14 @@
-"""Artifacts of tiny encoders, compressed in every way that an artifact can store."""
+"""Artifacts of tiny encoders, compressed in every way that an artifact can store; llama.cpp as an oracle."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ondevice.artifact import Artifact, Contents, write
@@ -81,3 +84,56 @@ def _in_bands(model: Any) -> Any:
         for band, bits in enumerate((8, 3, 2))
     ]
     return model.with_modules({name: BandedEmbedding(bands, tables)})
+
+
+class LlamaCpp:
+    """One GGUF file in llama.cpp, one thread, the cache in float32."""
+
+    def __init__(self, path: Path) -> None:
+        x = pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
+        given = x.CommonParams()
+        given.model.path, given.n_ctx, given.n_parallel, given.warmup = str(path), 256, 1, False
+        given.n_gpu_layers, given.ctx_shift, given.fit_params, given.port, given.verbosity = (
+            0,
+            False,
+            False,
+            0,
+            0,
+        )
+        given.cpuparams.n_threads = given.cpuparams_batch.n_threads = 1
+        given.cache_type_k = given.cache_type_v = x.ggml_type.GGML_TYPE_F32
+        given.flash_attn_type = x.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._server = x.Server(given)
+
+    def write(self, prompt: list[int] | str, count: int, **more: Any) -> dict[str, Any]:
+        asked = {"prompt": prompt, "n_predict": count, "temperature": 0, "n_probs": 1, **more}
+        answer: dict[str, Any] = self._server.handle_completions(asked)["choices"][0]
+        return answer
+
+    def greedy(self, prompt: list[int], count: int) -> list[int]:
+        return [each["id"] for each in self.write(prompt, count)["logprobs"]["content"]]
+
+    def logprobs(self, prompt: list[int], tokenizer: Any) -> np.ndarray:
+        """Of the next token. An "e" is taken, whatever they are: what is no whole character is not reported."""
+        taken = [[tokenizer.token_to_id("e"), 1000.0]]
+        answer = self.write(prompt, 1, n_probs=tokenizer.get_vocab_size(), logit_bias=taken)
+        found = np.full(tokenizer.get_vocab_size(), np.nan)
+        for each in answer["logprobs"]["content"][0]["top_logprobs"]:
+            found[each["id"]] = each["logprob"]
+        assert np.isfinite(found).all()
+        return found
+
+    def tokens(self, text: str) -> list[int]:
+        body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
+        asked = urllib.request.Request(
+            f"{self._server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            found: list[int] = json.loads(answer.read())["tokens"]
+        return found
+
+
+@pytest.fixture
+def llama_cpp() -> Callable[[Path], LlamaCpp]:
+    """open(path of a GGUF file) -> the model in llama.cpp."""
+    return LlamaCpp

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -57,58 +56,6 @@ TEXTS = [
     "naïve café … 字字 and größer  spaces\n\n\tline\r\n we'll SEE",
     "def read(path): return open(path)  # 3.14",
 ]
-
-
-class LlamaCpp:
-    """One GGUF file in llama.cpp, one thread, the cache in float32."""
-
-    def __init__(self, path: Path) -> None:
-        x = pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
-        given = x.CommonParams()
-        given.model.path, given.n_ctx, given.n_parallel, given.warmup = str(path), 256, 1, False
-        given.n_gpu_layers, given.ctx_shift, given.fit_params, given.port, given.verbosity = (
-            0,
-            False,
-            False,
-            0,
-            0,
-        )
-        given.cpuparams.n_threads = given.cpuparams_batch.n_threads = 1
-        given.cache_type_k = given.cache_type_v = x.ggml_type.GGML_TYPE_F32
-        given.flash_attn_type = x.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        self._server = x.Server(given)
-
-    def write(self, prompt: list[int] | str, count: int, **more: Any) -> dict[str, Any]:
-        asked = {"prompt": prompt, "n_predict": count, "temperature": 0, "n_probs": 1, **more}
-        answer: dict[str, Any] = self._server.handle_completions(asked)["choices"][0]
-        return answer
-
-    def greedy(self, prompt: list[int], count: int) -> list[int]:
-        return [each["id"] for each in self.write(prompt, count)["logprobs"]["content"]]
-
-    def logprobs(self, prompt: list[int], tokenizer: Tokenizer) -> np.ndarray:
-        """Of the next token. An "e" is taken, whatever they are: what is no whole character is not reported."""
-        taken = [[tokenizer.token_to_id("e"), 1000.0]]
-        answer = self.write(prompt, 1, n_probs=tokenizer.get_vocab_size(), logit_bias=taken)
-        found = np.full(tokenizer.get_vocab_size(), np.nan)
-        for each in answer["logprobs"]["content"][0]["top_logprobs"]:
-            found[each["id"]] = each["logprob"]
-        assert np.isfinite(found).all()
-        return found
-
-    def tokens(self, text: str) -> list[int]:
-        body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
-        asked = urllib.request.Request(
-            f"{self._server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            found: list[int] = json.loads(answer.read())["tokens"]
-        return found
-
-
-@pytest.fixture
-def llama_cpp() -> Callable[[Path], LlamaCpp]:
-    return LlamaCpp
 
 
 def byte_level(split: tuple[tuple[str, ...], bool, bool], size: int = 400) -> Tokenizer:
@@ -346,6 +293,22 @@ def test_codes_in_tiles_are_kept(llama_cpp: Open, tmp_path: Path) -> None:
     for name, tensor in tensors.items():  # nothing but scales is rounded, to float16
         np.testing.assert_allclose(back.tensors[name].to_dense(), tensor.to_dense(), rtol=1e-3, atol=1e-7)
     llama_cpp(path).logprobs([5, 6, 7], back.tokenizer)
+
+
+def test_low_rank_and_input_scales_are_multiplied_out(llama_cpp: Open, tmp_path: Path) -> None:
+    files, path, rng = tiny(byte_level(SPLITS["gpt-2"])), tmp_path / "model.gguf", np.random.default_rng(2)
+    tensors, name = dict(files.tensors), "model.layers.0.self_attn"
+    del tensors[f"{name}.q_proj.weight"]
+    for part, shape in (("down", (16, 64)), ("up", (64, 16))):
+        values = rng.standard_normal(shape).astype(np.float32) * np.float32(0.2)
+        tensors[f"{name}.q_proj.{part}.weight"] = StoredTensor.dense(values)
+    scale = rng.uniform(0.5, 2, 64).astype(np.float32)
+    tensors["model.layers.0.mlp.up_proj.input_scale"] = StoredTensor.dense(scale)
+    changed = Files(files.config, tensors, files.tokenizer, files.template, files.ends)
+    write_gguf(changed, path, "F32")
+    np.testing.assert_allclose(
+        llama_cpp(path).logprobs(PROMPT, files.tokenizer), ours(changed, PROMPT), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("split", [name for name in SPLITS if name != "olmo"])

@@ -102,7 +102,7 @@ class _Source:
         experts: dict[str, dict[int, str]] = {}
         for name in self._tensors:
             name = re.sub(r"\.(down|up)\.weight$", ".weight", name) if self._is_low_rank(name) else name
-            if name.endswith(".input_scale") or (name == "lm_head.weight" and self._tied):
+            if name.endswith(".input_scale"):
                 continue
             place, expert = self._place(name)
             if expert is None:
@@ -118,9 +118,8 @@ class _Source:
     def rows(self, name: str, entry: _Entry) -> npt.NDArray[Any]:
         """The bytes or values of a tensor, rows as llama.cpp wants them."""
         rows = self._stored_rows(name, entry.type)
-        if self.architecture == "llama" and (
-            match := re.search(r"\.(attn_[qk])\.", "." + entry.name.split(".", 1)[1])
-        ):
+        match = re.search(r"\.(attn_[qk])\.", entry.name)
+        if match and self.architecture == "llama":
             heads = self._heads if match[1] == "attn_q" else self._cached
             turned = rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2)
             rows = np.ascontiguousarray(turned).reshape(rows.shape)
@@ -164,13 +163,9 @@ class _Source:
         rope = self._rope
         if rope.get("rope_type", rope.get("type")) not in ("llama3", "factors"):
             return None
-        plain = {
-            "rope_parameters": dict(rope) | {"rope_type": "default"},
-            "rope_theta": self._config.get("rope_theta"),
-        }
-        return (frequencies(plain, self._head)[0] / frequencies(self._config, self._head)[0]).astype(
-            np.float32
-        )
+        plain = dict(self._config) | {"rope_parameters": dict(rope) | {"rope_type": "default"}}
+        ruled, unruled = (frequencies(config, self._head)[0] for config in (self._config, plain))
+        return (unruled / ruled).astype(np.float32)
 
     @property
     def _rope(self) -> Mapping[str, Any]:
@@ -185,12 +180,7 @@ class _Source:
         if kind in ("linear", "yarn"):
             from gguf import RopeScalingType
 
-            if (
-                rope.get("mscale")
-                or rope.get("beta_fast")
-                or rope.get("beta_slow")
-                or rope.get("attention_factor")
-            ):
+            if any(rope.get(key) for key in ("mscale", "beta_fast", "beta_slow", "attention_factor")):
                 raise UnsupportedModel(f"rotary scaling with settings that are not written yet: {dict(rope)}")
             writer.add_rope_scaling_type(RopeScalingType(kind))
             writer.add_rope_scaling_factor(float(rope["factor"]))
@@ -198,10 +188,6 @@ class _Source:
                 writer.add_rope_scaling_orig_ctx_len(int(rope["original_max_position_embeddings"]))
         elif kind not in ("default", "llama3", "factors"):
             raise UnsupportedModel(f"rotary scaling {kind!r} has no GGUF form here")
-
-    @property
-    def _tied(self) -> bool:
-        return bool(self._config.get("tie_word_embeddings"))
 
     def _is_low_rank(self, name: str) -> bool:
         return bool(re.search(r"_proj\.(down|up)\.weight$", name))
@@ -232,9 +218,7 @@ class _Source:
             raise UnsupportedModel(f"{place}: experts of several sizes cannot lie in one tensor")
         if place.endswith("ffn_gate_inp_shexp.weight"):
             shape = (shape[-1],)
-        exact = (
-            len(shape) == 1 or "ffn_gate_inp" in place
-        )  # norms, biases and routers, as llama.cpp keeps them
+        exact = len(shape) == 1 or "ffn_gate_inp" in place  # norms, biases and routers, as llama.cpp has them
         chosen: Type = "F32" if exact else type_ or self._nearest(parts[0])
         if chosen[0] == "Q" and shape[-1] % 32:
             chosen = "F16"
@@ -264,6 +248,8 @@ class _Source:
         import gguf
 
         values = np.ascontiguousarray(_values(self._tensors, name), dtype=np.float32)
+        if type_ == "F16" and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            raise BadInput(f"{name} holds values beyond float16; export with type F32")
         rows: npt.NDArray[Any] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type_])
         return rows.reshape(-1) if name.endswith("shared_expert_gate.weight") else rows
 
