@@ -31,6 +31,8 @@ def test_the_head_multiplies_by_the_table():
     packed = quantized()
     same = QuantizedLinear(packed.matrix)  # the oracle, bit for bit
     torch.testing.assert_close(network(packed)["head"](x), same(x), rtol=0, atol=0)
+    exact = QuantizedEmbedding(packed.matrix, activations="float")
+    torch.testing.assert_close(network(exact)["head"](x), x @ packed.weight.T)
 
 
 def test_a_table_in_bands_gives_no_logits():

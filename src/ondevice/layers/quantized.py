@@ -130,11 +130,8 @@ class QuantizedLinear(Tiled):
     @classmethod
     def from_stored(cls, stored: Mapping[str, StoredTensor]) -> QuantizedLinear:
         """The layer that `stored()` came from, bit for bit."""
-        activations = stored["weight"].format.get("activations", "float")
-        if activations not in ("int8", "float"):
-            raise BadArtifact(f"activations {activations!r}: this version knows int8 and float")
         bias, scale = (array(stored[name]) if name in stored else None for name in ("bias", "input_scale"))
-        return cls(read_tiles(stored["weight"]), bias, scale, cast(Activations, activations))
+        return cls(read_tiles(stored["weight"]), bias, scale, _activations(stored["weight"], "float"))
 
     def extra_repr(self) -> str:
         return (
@@ -144,12 +141,18 @@ class QuantizedLinear(Tiled):
 
 
 class QuantizedEmbedding(Tiled):
-    """A table of embeddings stored in tiles; looking up a row dequantises it."""
+    """A table of embeddings stored in tiles; looking up a row dequantises it.
+
+    activations: how a head that shares the table multiplies by it, as in `QuantizedLinear`.
+    """
 
     dequantized: torch.Tensor
 
-    def __init__(self, matrix: TiledMatrix, padding_idx: int | None = None) -> None:
+    def __init__(
+        self, matrix: TiledMatrix, padding_idx: int | None = None, activations: Activations = "int8"
+    ) -> None:
         super().__init__(matrix)
+        self.activations = activations
         self.num_embeddings, self.embedding_dim = matrix.rows, matrix.columns
         self.padding_idx = padding_idx
         self.register_buffer("dequantized", self.weight, persistent=False)
@@ -178,12 +181,18 @@ class QuantizedEmbedding(Tiled):
             old.multipliers[keep],
             old.scales[keep],
         )
-        return QuantizedEmbedding(matrix, padding_idx)
+        return QuantizedEmbedding(matrix, padding_idx, self.activations)
+
+    def stored(self) -> dict[str, StoredTensor]:
+        stored = super().stored()
+        if self.activations == "float":
+            stored["weight"].format["activations"] = "float"
+        return stored
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, StoredTensor]) -> QuantizedEmbedding:
         """The table that `stored()` came from, bit for bit."""
-        return cls(read_tiles(stored["weight"]))
+        return cls(read_tiles(stored["weight"]), activations=_activations(stored["weight"], "int8"))
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}, group_size={self.group_size}"
@@ -212,6 +221,13 @@ def _exact_product(quantized: torch.Tensor, integers: torch.Tensor) -> torch.Ten
         columns = slice(first, first + _EXACT)
         total += functional.linear(quantized[:, columns], integers[:, columns]).int()
     return total.float()
+
+
+def _activations(stored: StoredTensor, default: Activations) -> Activations:
+    activations = stored.format.get("activations", default)
+    if activations not in ("int8", "float"):
+        raise BadArtifact(f"activations {activations!r}: this version knows int8 and float")
+    return cast(Activations, activations)
 
 
 def read_tiles(stored: StoredTensor) -> TiledMatrix:

@@ -17,7 +17,8 @@ class TiedLinear(nn.Module):
     """y = x W.T, with W the table NAME of the same model: nothing of its own is stored.
 
     A table in tiles is multiplied by in integers, each token quantised to int8 by its largest value, as the
-    runtime does. `tie(module)` sets the table; whoever replaces a model's table calls it again.
+    runtime does, unless its activations are "float". `tie(module)` sets the table; whoever replaces a model's table
+    calls it again.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,6 +38,8 @@ class TiedLinear(nn.Module):
         table = self._weights()
         if isinstance(table, nn.Embedding):
             return functional.linear(inputs, table.weight)
+        if table.activations == "float":
+            return functional.linear(inputs, table.dequantized)
         return int8_linear(inputs, torch.from_numpy(table.matrix.int8()).float(), table.scales)
 
     def _weights(self) -> nn.Embedding | QuantizedEmbedding:

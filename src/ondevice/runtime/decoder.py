@@ -252,7 +252,9 @@ class Decoder:
             return read_projection(tensors, "lm_head")
         if len(self.table.matrices) != 1:
             raise UnsupportedModel("an embedding table in bands cannot give logits; store it as one matrix")
-        return Projection(Linear(self.table.matrices, int8=self.table.matrices[0].tiled))
+        stored = tensors.get("model.embed_tokens.weight")
+        exact = stored is not None and stored.format.get("activations") == "float"
+        return Projection(Linear(self.table.matrices, int8=self.table.matrices[0].tiled and not exact))
 
 
 def _together(kernels: Kernels, parts: Sequence[Projection], x: Floats) -> Floats:

@@ -215,8 +215,10 @@ class LanguageJudge(Judge):
         return Verdict(metrics, both.original / both.fitted, times)
 
     def command(self, folder: Path, text: str) -> list[str]:
-        words = " ".join(text.split()[:TOKENS])
-        options = ["--prompt", words, "--limit", "8", "--context", str(self.original.task.max_length)]
+        room = min(TOKENS, self.original.task.max_length // 2)
+        tokenizer = self.original.tokenizer
+        prompt = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids[:room])
+        options = ["--prompt", prompt, "--limit", "8", "--context", str(self.original.task.max_length)]
         return [sys.executable, "-m", "ondevice", "run", str(folder), *options]
 
     def work(self, model: Model) -> list[Operation]:

@@ -95,7 +95,10 @@ class Quantize(Technique):
             inputs = None
             if head is not None and self.method == "gptq":
                 inputs = Inputs(moments_of(calibration, model, head, why or "gptq").second)
-            return quantize_embedding(layer, self.bits, self.group_size, inputs=inputs)
+            activations = self.activations if head is not None else "int8"
+            return quantize_embedding(
+                layer, self.bits, self.group_size, inputs=inputs, activations=activations
+            )
 
         heads = tied_heads(model.module)
         model = model.replace(nn.Linear, self.layers, by=linear)
@@ -154,6 +157,7 @@ def quantize_embedding(
     *,
     rows: torch.Tensor | None = None,
     inputs: Inputs | None = None,
+    activations: Activations = "int8",
     sweeps: int = SWEEPS,
 ) -> QuantizedEmbedding:
     """A table in tiles with searched scales, or some of its rows: each rounded to nearest, or by GPTQ where it is
@@ -168,7 +172,7 @@ def quantize_embedding(
         for field in ("codes", "multipliers", "scales")
     )
     matrix = TiledMatrix(len(codes), weight.shape[1], bits, group_size, codes, multipliers, scales)
-    return QuantizedEmbedding(matrix, layer.padding_idx if rows is None else None)
+    return QuantizedEmbedding(matrix, layer.padding_idx if rows is None else None, activations)
 
 
 def _stays(layer: nn.Linear | nn.Embedding, bits: int, group_size: int) -> bool:
