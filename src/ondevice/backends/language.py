@@ -89,7 +89,13 @@ class LanguageSession(Closing):
         context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them.
         Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
         """
-        files = read_files(model)
+        return cls.of(read_files(model), threads=threads, context=context, texts=texts)
+
+    @classmethod
+    def of(
+        cls, files: Files, *, threads: int, context: int | None = None, texts: int = 1, keep: int = 0
+    ) -> LanguageSession:
+        """The same of files that are read already. keep: how many texts that have ended a new one may go on from."""
         positions = Shape.of(files.config).positions
         room = texts * min(context or positions, positions)
         decoder = Decoder(files.tensors, files.config, Kernels(threads), context=context, cache_tokens=room)
@@ -97,7 +103,7 @@ class LanguageSession(Closing):
             raise BadInput(
                 f"the tokenizer does not match the model: it has {tokens} tokens, the model {decoder.vocabulary}"
             )
-        return cls(Engine(decoder), files.tokenizer, files.template, files.ends)
+        return cls(Engine(decoder, keep=keep), files.tokenizer, files.template, files.ends)
 
     @cached_property
     def template(self) -> ChatTemplate | None:

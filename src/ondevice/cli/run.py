@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ondevice.cli.output import AsJson, Threads, console, notes, print_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ondevice.backends.language import LanguageSession
-    from ondevice.runtime.decode.spelling import Piece
 
 
 def run(
@@ -32,27 +25,41 @@ def run(
     limit: Annotated[int, typer.Option(help="Of a language model: most tokens to write.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the fewest tokens of this probability.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest tokens; 0 for all.")] = 0,
+    min_p: Annotated[
+        float, typer.Option(help="Draw from tokens of this share of the likeliest's probability.")
+    ] = 0.0,
+    repetition: Annotated[float, typer.Option(help="Above 1 makes what is there already less likely.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     context: Annotated[
         int | None, typer.Option(help="Longest text in tokens; the cache is made for it.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="Of a chat: what the model is told first.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Most memory of the process, as in 600MB; the context is cut to fit.")
     ] = None,
     backend: Annotated[str, typer.Option(help="native, torch, onnxruntime or mlx.")] = "native",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed or classify texts with a finished artifact; let a language model write, or chat with it."""
-    from ondevice.verbs.open import language_folder, open_language
+    from ondevice.verbs.open import language_folder
 
     if language_folder(model) is None:
         _texts(model, texts, backend, threads, as_json)
         return
+    from ondevice.cli.chat import chat, show
     from ondevice.runtime.decode.sampling import Sampling
+    from ondevice.verbs.run import open_within
 
-    settings: dict[str, Any] = {"sampling": Sampling(temperature, top_p=top_p, seed=seed), "limit": limit}
-    with open_language(model, threads=threads, context=context) as session:
+    sampling = Sampling(temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition=repetition, seed=seed)
+    settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
+    with open_within(model, memory, threads=threads, context=context, keep=2) as session:
+        if memory:
+            notes.print(f"  context: {session.engine.decoder.context} tokens", style="dim", highlight=False)
         given = prompt if prompt is not None else " ".join(texts or [])
         if not given and session.template is not None and sys.stdin.isatty() and not as_json:
-            _chat(session, settings)
+            chat(session, system, settings)
             return
         given = given or sys.stdin.read()
         pieces = session.generate(given, **settings)
@@ -68,7 +75,7 @@ def run(
             )
         else:
             console.print(given, end="", style="dim", highlight=False, markup=False, soft_wrap=True)
-            _show(pieces)
+            show(pieces)
 
 
 def _texts(artifact: str, texts: list[str] | None, backend: str, threads: int | None, as_json: bool) -> None:
@@ -91,30 +98,3 @@ def _texts(artifact: str, texts: list[str] | None, backend: str, threads: int | 
             console.print(
                 f"[{shown} … {len(row)}]{near}  {text}", highlight=False, markup=False, soft_wrap=True
             )
-
-
-def _show(pieces: Iterator[Piece]) -> str:
-    """Print text as it comes, then how fast it came."""
-    start, text, count = time.perf_counter(), "", 0
-    for piece in pieces:
-        console.print(piece.text, end="", highlight=False, markup=False, soft_wrap=True)
-        text, count = text + piece.text, count + 1
-    console.print()
-    seconds = time.perf_counter() - start
-    notes.print(
-        f"  {count} tokens, {count / seconds:.1f} a second with the prompt", style="dim", highlight=False
-    )
-    return text
-
-
-def _chat(session: LanguageSession, settings: dict[str, Any]) -> None:
-    messages: list[dict[str, str]] = []
-    while True:
-        try:
-            said = console.input("[bold]> [/]")
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return
-        if said.strip():
-            messages.append({"role": "user", "content": said})
-            messages.append({"role": "assistant", "content": _show(session.chat(messages, **settings))})

@@ -1,0 +1,60 @@
+"""The chat of `ondevice run` in a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ondevice.cli.output import console, notes
+from ondevice.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ondevice.backends.language import LanguageSession
+    from ondevice.runtime.decode.spelling import Piece
+
+_HELP = "Ctrl-C stops an answer, /reset forgets what was said, Ctrl-D leaves"
+
+
+def chat(session: LanguageSession, system: str | None, settings: dict[str, Any]) -> None:
+    """Ask and answer until the end of input. settings: of each answer, see `LanguageSession.generate`."""
+    start = [{"role": "system", "content": system}] if system else []
+    messages = list(start)
+    notes.print(f"  {_HELP}", style="dim")
+    while True:
+        try:
+            said = console.input("[bold]> [/]")
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+        if said.strip() == "/reset":
+            messages = list(start)
+            notes.print("  forgotten", style="dim")
+        elif said.strip().startswith("/"):
+            notes.print(f"  {_HELP}", style="dim")
+        elif said.strip():
+            messages.append({"role": "user", "content": said})
+            try:
+                messages.append({"role": "assistant", "content": show(session.chat(messages, **settings))})
+            except BadInput as problem:  # such as a chat that has become longer than the context
+                messages.pop()
+                notes.print(f"  {problem}; /reset begins anew", style="red", highlight=False, markup=False)
+
+
+def show(pieces: Iterator[Piece]) -> str:
+    """Print text as it comes, then how fast it came; Ctrl-C ends it early."""
+    start, first, text, count = time.perf_counter(), 0.0, "", 0
+    try:
+        for piece in pieces:
+            first = first or time.perf_counter()
+            console.print(piece.text, end="", highlight=False, markup=False, soft_wrap=True)
+            text, count = text + piece.text, count + 1
+    except KeyboardInterrupt:
+        pieces.close()  # type: ignore[attr-defined]  # a generator: what it holds is freed now
+    console.print()
+    seconds = time.perf_counter() - (first or start)
+    speed = f", {(count - 1) / seconds:.1f} a second" if count > 1 and seconds else ""
+    after = f", the first after {first - start:.2f} s" if count else ""
+    notes.print(f"  {count} tokens{speed}{after}", style="dim", highlight=False)
+    return text

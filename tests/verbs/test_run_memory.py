@@ -1,0 +1,63 @@
+"""A limit on memory is kept by the whole process, and one that cannot be kept is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from ondevice.errors import BudgetNotMet
+from ondevice.measure.memory import run_command
+from ondevice.models import zoo
+from ondevice.verbs.run import open_within
+
+# Fills the whole context that the limit allows, and says how long it is.
+_FILL = """
+import sys
+from ondevice.verbs.run import open_within
+with open_within(sys.argv[1], sys.argv[2], threads=2) as session:
+    context = session.engine.decoder.context
+    count = sum(1 for _ in session.engine.stream([7] * (context - 4), limit=100))
+    open(sys.argv[3], "w").write(f"{context} {count}")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder with large caches and a context that no small limit holds."""
+    where = tmp_path_factory.mktemp("models") / "wide"
+    config = transformers.LlamaConfig(
+        vocab_size=4096, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=16,
+        num_key_value_heads=16, head_dim=64, max_position_embeddings=100_000,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).to(torch.float16).save_pretrained(where)
+    (where / "tokenizer.json").symlink_to(zoo.locate("reference-lm") / "tokenizer.json")
+    return where
+
+
+def test_every_limit_is_kept(folder: Path, tmp_path: Path) -> None:
+    contexts = []
+    for limit in (125, 140, 170):
+        said = tmp_path / "said"
+        run = run_command([sys.executable, "-c", _FILL, str(folder), f"{limit}MB", str(said)], timeout=100)
+        context, count = map(int, said.read_text().split())
+        assert count == 4
+        assert run.peak_bytes <= limit * 1e6
+        contexts.append(context)
+    assert contexts == sorted(set(contexts))  # more memory, more context
+
+
+def test_what_does_not_fit_is_refused_with_what_would(folder: Path) -> None:
+    with pytest.raises(BudgetNotMet, match="50 MB of memory do not hold") as refused:
+        open_within(folder, "50MB")
+    assert "no context fits" in str(refused.value)
+    with pytest.raises(BudgetNotMet, match=r"context of \d+ tokens would fit") as refused:
+        open_within(folder, "2GB", context=100_000)  # this process is large itself: torch is loaded
+    found = re.search(r"a context of (\d+) tokens would fit", str(refused.value))
+    assert found
+    with open_within(folder, "2GB", context=int(found[1]) - 64 * 64) as session:
+        assert session.engine.decoder.context == int(found[1]) - 64 * 64
