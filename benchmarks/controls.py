@@ -58,7 +58,7 @@ def classes(
     seed: int,
     mirrored: bool = False,
 ) -> Figures:
-    """Share of the test that is told right. mirrored: the classes stay what they are in a mirror and in another light."""
+    """Share of the test that is told right. mirrored: the classes stay what they are mirrored and in other light."""
     x, tested = prepare(train), prepare(test)
     y, truth = train["labels"], test["labels"]
     torch.manual_seed(seed)

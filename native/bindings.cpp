@@ -9,7 +9,7 @@
 #include <optional>
 #include <stdexcept>
 
-#include "ops.h"
+#include "stack.h"
 
 namespace nb = nanobind;
 
@@ -28,11 +28,8 @@ struct Matrix {
     Bytes keep;  // the memory that `weights` points into
 };
 
-// Matrices that read the same input.
 struct Linear {
-    std::vector<ops::Output> outputs;  // `out` is filled in for each call
-    const float* inverse;
-    bool int8;
+    ops::Product product;
     nb::list keep;
     std::vector<std::shared_ptr<uint8_t[]>> unpacked;
     const KernelTable* unpacked_for = nullptr;
@@ -40,9 +37,9 @@ struct Linear {
 
 Linear make_linear(const std::vector<const Matrix*>& matrices, const std::vector<MaybeFloats>& biases,
                    const MaybeFloats& inverse, bool int8) {
-    Linear made{{}, data(inverse), int8, nb::list(), {}, nullptr};
+    Linear made{{{}, data(inverse), int8}, nb::list(), {}, nullptr};
     for (size_t i = 0; i < matrices.size(); ++i) {
-        made.outputs.push_back({&matrices[i]->weights, data(biases[i]), nullptr, 0, nullptr});
+        made.product.outputs.push_back({&matrices[i]->weights, data(biases[i]), nullptr, 0, nullptr});
         made.keep.append(nb::cast(matrices[i]));
         if (biases[i]) made.keep.append(nb::cast(*biases[i]));
     }
@@ -59,26 +56,27 @@ struct Core {
     }
 };
 
+// What was unpacked for another instruction set is left out.
+ops::Product product_for(const Core& core, const Linear& layer) {
+    ops::Product product = layer.product;
+    if (layer.unpacked_for != core.kernels)
+        for (ops::Output& output : product.outputs) output.unpacked = nullptr;
+    return product;
+}
+
 void linear(Core& core, const Floats& x, const Linear& layer, int activation, const Array<float>& out) {
-    std::vector<ops::Output> outputs = layer.outputs;
-    float* column = out.data();
-    for (ops::Output& output : outputs) {
-        output.out = column;
-        output.stride = (ptrdiff_t)out.shape(1);
-        column += output.weights->rows;
-        if (layer.unpacked_for != core.kernels) output.unpacked = nullptr;
-    }
+    const ops::Product product = product_for(core, layer);
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
-    ops::linear(core.pool, *core.kernels, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1), layer.inverse,
-                outputs, layer.int8, (Activation)activation);
+    ops::multiply(core.pool, *core.kernels, product, x.data(), (ptrdiff_t)x.shape(0), (ptrdiff_t)x.shape(1),
+                  out.data(), (Activation)activation);
 }
 
 void unpack(Core& core, Linear& layer) {
     if (layer.unpacked_for) return;
     layer.unpacked_for = core.kernels;
     Pool::Turn turn(core.pool);
-    for (ops::Output& output : layer.outputs) {
+    for (ops::Output& output : layer.product.outputs) {
         layer.unpacked.emplace_back(new uint8_t[ops::unpacked_bytes(*output.weights) + 64]);
         uint8_t* aligned = layer.unpacked.back().get();
         aligned += -(uintptr_t)aligned % 64;
@@ -172,6 +170,35 @@ void attend(Core& core, const Array<float>& joint, int heads, const Places& sequ
     ops::attend_paged(core.pool, *core.kernels, rows, cache, window, scale, out.data());
 }
 
+// The layers of a decoder that can run in one call.
+struct Stack {
+    ops::Stack layers;
+    nb::list keep;
+};
+
+void add_block(Stack& stack, const Core& core, const Floats& attention_gamma, const MaybeFloats& query_gamma,
+               const MaybeFloats& key_gamma, const Floats& feed_gamma, const Linear& joint, const Linear& output,
+               const Linear& widen, const Linear& narrow, const Array<uint8_t>& pool, ptrdiff_t window) {
+    stack.layers.blocks.push_back({attention_gamma.data(), data(query_gamma), data(key_gamma), feed_gamma.data(),
+                                   product_for(core, joint), product_for(core, output), product_for(core, widen),
+                                   product_for(core, narrow), pool.data(), window});
+    for (const Floats& each : {attention_gamma, feed_gamma}) stack.keep.append(nb::cast(each));
+    for (const MaybeFloats& each : {query_gamma, key_gamma})
+        if (each) stack.keep.append(nb::cast(*each));
+    for (const Linear* each : {&joint, &output, &widen, &narrow}) stack.keep.append(nb::cast(each));
+    stack.keep.append(nb::cast(pool));
+}
+
+void run_blocks(Core& core, const Stack& stack, const Places& sequences, const Places& positions, const Places& tables,
+                const Floats& cosine, const Floats& sine, float scale, const Array<float>& states,
+                const Array<float>& update) {
+    const ops::Step step{(ptrdiff_t)states.shape(0), sequences.data(), positions.data(), tables.data(),
+                         (ptrdiff_t)tables.shape(1), cosine.data(), sine.data(), (ptrdiff_t)cosine.shape(1)};
+    nb::gil_scoped_release released;
+    Pool::Turn turn(core.pool);
+    ops::run_blocks(core.pool, *core.kernels, stack.layers, step, scale, states.data(), update.data());
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -188,6 +215,15 @@ NB_MODULE(_core, m) {
         });
     nb::class_<Linear>(m, "Linear")
         .def_static("make", &make_linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+    nb::class_<Stack>(m, "Stack")
+        .def_static("make",
+                    [](ptrdiff_t hidden, ptrdiff_t heads, ptrdiff_t cache_heads, ptrdiff_t head_size, int kind,
+                       float epsilon, int gate) {
+                        return Stack{{{}, hidden, heads, cache_heads, head_size, (CacheKind)kind, epsilon,
+                                      (Activation)gate}, nb::list()};
+                    })
+        .def("add", &add_block, nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
+             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
     nb::class_<Core>(m, "Core")
         .def(nb::init<int, const std::string&>())
         .def_prop_ro("name", [](const Core& core) { return core.kernels->name; })
@@ -202,5 +238,6 @@ NB_MODULE(_core, m) {
         .def("remember", &remember, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
         .def("attend", &attend)
+        .def("run_blocks", &run_blocks)
         .def("embed", &embed);
 }

@@ -22,16 +22,19 @@ from ondevice.kernels import reference
 from ondevice.kernels.decoding import Decoding
 from ondevice.kernels.matrix import Linear, Matrix, check, core, core_missing
 from ondevice.kernels.pages import PAGE, CacheDtype, LayerCache, Places
+from ondevice.kernels.stack import Layer, Stack
 
 __all__ = [
     "PAGE",
     "Activation",
     "CacheDtype",
     "Kernels",
+    "Layer",
     "LayerCache",
     "Linear",
     "Matrix",
     "Places",
+    "Stack",
     "available",
     "compiled",
     "instruction_set",
@@ -99,6 +102,14 @@ class Kernels(Decoding):
         elif rows:
             self._core.linear(x, layer.native, kind, out)
         return out
+
+    def stack(
+        self, layers: Sequence[Layer], *, hidden: int, heads: int, epsilon: float, gate: str
+    ) -> Stack | None:
+        """Layers of a decoder that run in one call; None where there is no compiled core to run them."""
+        if self._core is None:
+            return None
+        return Stack(self._core, layers, hidden=hidden, heads=heads, epsilon=epsilon, gate=gate)
 
     def unpack(self, layer: Linear) -> None:
         """Keep a layer's tiles unpacked to int8 from now on: up to a tenth faster for 128 rows, and a byte a weight.

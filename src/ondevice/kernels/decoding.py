@@ -58,9 +58,9 @@ class Decoding:
         shape = (x.shape[0], x.shape[1] // 2)
         out = np.empty(shape, np.float32) if out is None else out
         check("out", out, shape)
-        kind = _KINDS.get(activation)
+        kind = GATES.get(activation)
         if kind is None:
-            raise BadInput(f"{activation!r} is not a gate's activation; choose from {', '.join(_KINDS)}")
+            raise BadInput(f"{activation!r} is not a gate's activation; choose from {', '.join(GATES)}")
         if self._core is None:
             reference.gated(x, activation, out)
         elif out.size:
@@ -152,7 +152,7 @@ class Decoding:
         places.check(len(joint), cache)
 
 
-_KINDS = {"gelu": 1, "gelu_tanh": 2, "relu": 3, "silu": 5}
+GATES = {"gelu": 1, "gelu_tanh": 2, "relu": 3, "silu": 5}
 
 
 def _native(cache: LayerCache) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Finished models of the zoo at 8 bits a weight, half of what float16 takes, to ship those that are too large otherwise.
+"""Finished models of the zoo at 8 bits a weight, half of what float16 takes, to ship what is too large otherwise.
 
 Knows folders of the zoo (`ondevice.models.zoo`) and matrices. Whoever opens a packed folder gets an ordinary one, made
 once in the user's cache: every reader of Hugging Face folders reads it.
@@ -24,7 +24,7 @@ _SCALES = ".scales"
 
 
 def pack(folder: Path, out: Path, notes: Sequence[str] = ()) -> None:
-    """A copy of a folder of the zoo with each matrix as int8 rows with a float16 scale each, what has one axis as it is.
+    """A copy of a folder of the zoo, each matrix as int8 rows with a float16 scale each; vectors stay as they are.
 
     notes: added to its record. Raises BadInput where `out` exists.
     """

@@ -2,8 +2,9 @@
 
 Knows where a finished model lies, without torch, and how to open it, with. Knows nothing of how one is trained: that is
 `ondevice.train.recipes`, one file a model. A finished model is a folder: `config.json`, `model.safetensors`
-(float16), `tokenizer.json` where it reads text, and `zoo.json` (recipe hash, seed, scale, held-out metrics,
-data, checksums), or the packed form of one (`ondevice.models.packed`). Folders shipped in the package come first, then the user's cache.
+(float16), `tokenizer.json` where it reads text, and `zoo.json` (recipe hash, seed, scale, held-out metrics, data,
+checksums), or the packed form of one (`ondevice.models.packed`). Folders shipped in the package come first, then the
+user's cache.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
-from ondevice.kernels import CacheDtype, Kernels, Linear
+from ondevice.kernels import CacheDtype, Kernels, Layer, Linear, Stack
 from ondevice.runtime.kv.paged import CachedSequence, CacheFull, PagedCache, places
 from ondevice.runtime.moe.experts import Expert, Experts, read_dense, read_experts
 from ondevice.runtime.projection import Projection, Tensors, read_projection, read_vector, side_by_side
@@ -133,6 +133,8 @@ class Decoder:
             cache_tokens or self.context, shape.layers, shape.cached_heads, shape.head_size, cache_dtype
         )
 
+        self._stack = self._whole()
+
     @property
     def vocabulary(self) -> int:
         """Rows of the logits."""
@@ -177,6 +179,9 @@ class Decoder:
             states *= self._embedding_scale
         update: Floats | None = None
         scale = shape.head_size**-0.5
+        if self._stack is not None:
+            update = self._stack.run(states, where, self.cosine, self.sine, scale)
+            return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
         for block, cache, window in zip(self.blocks, self.cache.layers, shape.window, strict=True):
             normal = kernels.rms_norm(states, block.attention_norm, shape.epsilon, update=update)
             joint = _together(kernels, block.joint, normal)
@@ -193,6 +198,25 @@ class Decoder:
             normal = kernels.rms_norm(states, block.feed_norm, shape.epsilon, update=update)
             update = block.feed.apply(kernels, normal, shape.gate)
         return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
+
+    def _whole(self) -> Stack | None:
+        """The layers as one call, where each is a plain one: no experts, no low-rank products, norms by head."""
+        layers = []
+        for block, cache, window in zip(self.blocks, self.cache.layers, self.shape.window, strict=True):
+            feed = block.feed
+            if isinstance(feed, Experts) or len(block.joint) > 1 or len(feed.widen) > 1:
+                return None
+            parts = [block.joint[0], block.output, feed.widen[0], feed.narrow]
+            by_head = block.query_norm is None or block.query_norm.size == self.shape.head_size
+            if any(part.then for part in parts) or not by_head:
+                return None
+            joint, output, widen, narrow = (part.layer for part in parts)
+            norms = block.attention_norm, block.query_norm, block.key_norm, block.feed_norm
+            layers.append(Layer(*norms, joint, output, widen, narrow, cache, window))
+        shape = self.shape
+        return self.kernels.stack(
+            layers, hidden=shape.hidden, heads=shape.heads, epsilon=shape.epsilon, gate=shape.gate
+        )
 
     def _normalise_all(self, block: Block, joint: Floats) -> None:
         """Queries, and keys, of all heads together, where the model has such norms."""

@@ -88,15 +88,39 @@ def learn(
     """Teach a causal model to predict the stream; the mean loss of the last tenth of the steps, nats a token.
 
     Windows of `context` tokens (an even number) in an order drawn by `seed`, all once before any comes again;
-    each is two of half the length until the last quarter of the steps. Matrices follow Muon
-    (Jordan 2024), embeddings and gains AdamW; the rates rise over 2 % of the steps and fall to zero over the
-    last 40 %. Arithmetic in bfloat16 where the processor has it, weights in float32.
+    each is two of half the length until the last quarter of the steps. See `descend_by_muon`. Arithmetic in bfloat16
+    where the processor has it, weights in float32.
     """
     windows = (len(ids) - 1) // context
     if windows < batch:
         raise BadInput(f"{len(ids)} tokens are less than one batch of {batch} x {context}; give more text")
     tokens = torch.from_numpy(ids[: windows * context + 1])
-    matrices = [p for name, p in module.named_parameters() if p.ndim == 2 and "embed" not in name]
+    order = _order(windows, torch.Generator().manual_seed(seed))
+
+    def loss_of(step: int) -> torch.Tensor:
+        rows = [next(order) * context for _ in range(batch)]
+        inputs = torch.stack([tokens[row : row + context] for row in rows])
+        targets = torch.stack([tokens[row + 1 : row + context + 1] for row in rows])
+        if step < _SHORT * steps:
+            inputs, targets = inputs.view(2 * batch, -1), targets.view(2 * batch, -1)
+        return _loss(module, inputs, targets)
+
+    return descend_by_muon(module, loss_of, steps, progress)
+
+
+def descend_by_muon(
+    module: nn.Module,
+    loss_of: Callable[[int], torch.Tensor],
+    steps: int,
+    progress: Progress = lambda what, done: None,
+) -> float:
+    """Lower a loss, given the number of a step; the mean loss of the last tenth of the steps.
+
+    Matrices follow Muon (Jordan 2024), embeddings and gains AdamW; the rates rise over 2 % of the steps and fall to
+    zero over the last 40 %. Raises BadInput where the loss is no longer finite.
+    """
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    matrices = [p for p in module.parameters() if p.ndim == 2 and id(p) not in tables]
     chosen = {id(p) for p in matrices}
     others = [p for p in module.parameters() if id(p) not in chosen]
     optimizers: list[torch.optim.Optimizer] = [
@@ -104,20 +128,13 @@ def learn(
         torch.optim.AdamW(others, lr=_OTHER_RATE, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     rates = [_MATRIX_RATE, _OTHER_RATE]
-    generator = torch.Generator().manual_seed(seed)
-    order = _order(windows, generator)
     last: list[float] = []
     module.train()
     for step in range(steps):
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _share(step, steps)
-        rows = [next(order) * context for _ in range(batch)]
-        inputs = torch.stack([tokens[row : row + context] for row in rows])
-        targets = torch.stack([tokens[row + 1 : row + context + 1] for row in rows])
-        if step < _SHORT * steps:
-            inputs, targets = inputs.view(2 * batch, -1), targets.view(2 * batch, -1)
-        loss = _loss(module, inputs, targets)
+        loss = loss_of(step)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(others, 1.0)
         for optimizer in optimizers:
@@ -171,12 +188,17 @@ def held_out(
 
 
 def _loss(module: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16()):
+    with torch.enable_grad(), half_precision():
         out = module(input_ids=inputs, use_cache=False)
     loss = nn.functional.cross_entropy(out.logits.float().flatten(0, 1), targets.flatten())
     balance = getattr(out, "aux_loss", None)  # of experts
     weight = getattr(getattr(module, "config", None), "router_aux_loss_coef", 0.0)
     return loss if balance is None else loss + weight * balance
+
+
+def half_precision() -> torch.autocast:
+    """Arithmetic in bfloat16, where the processor has it."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=_has_bfloat16())
 
 
 def _has_bfloat16() -> bool:
