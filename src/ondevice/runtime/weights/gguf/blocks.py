@@ -103,7 +103,9 @@ def _keep(raw: Bytes) -> Bytes:
     largest = np.abs(scales).max(axis=1)
     best, least = np.zeros(len(raw), np.float32), np.full(len(raw), np.inf, np.float32)
     chosen = np.zeros(scales.shape, np.int8)
-    for most in np.linspace(8, 16, 25, dtype=np.float32):  # whole ones too: so what came from tiles finds them again
+    for most in np.linspace(
+        8, 16, 25, dtype=np.float32
+    ):  # whole ones too: so what came from tiles finds them again
         step = largest / most
         inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
         multipliers = np.clip(np.rint(scales * inverse[:, None]), -15, 15)

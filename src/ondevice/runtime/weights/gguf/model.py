@@ -53,6 +53,7 @@ ALL_EXPERTS = {
 }
 _NOT_WEIGHTS = ("rope_freqs.weight",)
 _MOST_POSITIONS = 1 << 24
+_USED_POSITIONS = 1 << 20  # a table of angles is made for each; a header alone must not take gigabytes
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class GgufModel:
             "num_attention_heads": heads,
             "num_key_value_heads": self._number("attention.head_count_kv", heads),
             "head_dim": head,
-            "max_position_embeddings": positions,
+            "max_position_embeddings": min(positions, _USED_POSITIONS),
             "rms_norm_eps": self._real("attention.layer_norm_rms_epsilon"),
             "hidden_act": "gelu_pytorch_tanh" if self.family == "gemma" else "silu",
             "tie_word_embeddings": "output.weight" not in self.container.tensors,
@@ -161,6 +162,7 @@ class GgufModel:
         }
         for name, key in (("intermediate_size", "feed_forward_length"),
                           ("moe_intermediate_size", "expert_feed_forward_length"),
+                          ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
                           ("num_experts", "expert_count"), ("num_experts_per_tok", "expert_used_count")):  # fmt: skip
             if value := self._number(key, 0):
                 config[name] = value
@@ -174,7 +176,9 @@ class GgufModel:
     def tensors(self) -> dict[str, GgufTensor]:
         """Raises UnsupportedModel for a tensor that has no place in the architecture."""
         named: dict[str, GgufTensor] = {}
-        heads = (self.config["num_attention_heads"], self.config["num_key_value_heads"])
+        config, heads = self.config, {}
+        if self.architecture == "llama":
+            heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
         for name, tensor in self.container.tensors.items():
             if name in _NOT_WEIGHTS:
                 continue
@@ -191,17 +195,15 @@ class GgufModel:
             elif expert is not None:  # as the first converters wrote Mixtral: one tensor an expert
                 named[prefix + ALL_EXPERTS[f"{part}_exps"].format(expert) + f".{kind}"] = GgufTensor(tensor)
             else:
-                if part in ("ffn_gate_inp_shexp",) and len(tensor.shape) == 1:
+                if part == "ffn_gate_inp_shexp" and len(tensor.shape) == 1:
                     tensor = RawTensor(tensor.type, (1, *tensor.shape), tensor.raw)
-                paired = (
-                    dict(zip(("attn_q", "attn_k"), heads)).get(part, 0) if self.architecture == "llama" else 0
-                )
-                if paired and (paired < 0 or tensor.shape[0] % (2 * paired)):
+                if len(tensor.shape) != (1 if kind == "bias" or part.endswith("norm") else 2):
+                    raise BadInput(f"{self.container.path}: {name} has the shape {list(tensor.shape)}")
+                paired = heads.get(part, 0)
+                if paired and tensor.shape[0] % (2 * paired):
                     raise BadInput(
                         f"{self.container.path}: {name} has {tensor.shape[0]} rows for {paired} heads"
                     )
-                if len(tensor.shape) != (1 if kind == "bias" or part.endswith("norm") else 2):
-                    raise BadInput(f"{self.container.path}: {name} has the shape {list(tensor.shape)}")
                 offset = -1.0 if self.family == "gemma" and part.endswith("norm") else 0.0
                 named[prefix + table[part] + f".{kind}"] = GgufTensor(tensor, paired, offset)
         return named
