@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ondevice.devices.budget import Budget
+    from ondevice.verbs.advise import Advice, advise
     from ondevice.verbs.bench import BenchResult, bench
     from ondevice.verbs.bench_decoder import DecoderBench, bench_decoder
     from ondevice.verbs.campaign import campaign, report
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Advice": "ondevice.verbs.advise",
     "BenchResult": "ondevice.verbs.bench",
     "Budget": "ondevice.devices.budget",
     "DecoderBench": "ondevice.verbs.bench_decoder",
@@ -35,6 +37,7 @@ _HOME = {
     "Proof": "ondevice.verbs.systems",
     "RunResult": "ondevice.verbs.run",
     "SearchResult": "ondevice.verbs.search",
+    "advise": "ondevice.verbs.advise",
     "bench": "ondevice.verbs.bench",
     "bench_decoder": "ondevice.verbs.bench_decoder",
     "campaign": "ondevice.verbs.campaign",
@@ -54,6 +57,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Advice",
     "BenchResult",
     "Budget",
     "DecoderBench",
@@ -63,6 +67,7 @@ __all__ = [
     "RunResult",
     "SearchResult",
     "__version__",
+    "advise",
     "bench",
     "bench_decoder",
     "campaign",

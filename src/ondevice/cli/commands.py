@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from ondevice.cli import advise, bench, data, devices, doctor, export, fit, report, run, serve, systems, zoo
 from ondevice.cli import app as applications
-from ondevice.cli import bench, data, devices, doctor, export, fit, report, run, serve, systems, zoo
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +29,7 @@ app.command()(run.run)
 app.command()(serve.serve)
 app.command()(export.export)
 app.command()(report.report)
+app.command()(advise.advise)
 app.command()(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 app.add_typer(devices.app, name="devices")
