@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -41,13 +42,25 @@ def test_a_published_shape_beside_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> 
     json.dumps(result.to_json(), allow_nan=False)
 
 
-def test_a_model_of_the_zoo_alone_and_a_peer_that_cannot_read_it() -> None:
-    result = bench_decoder("reference-lm", ["llama.cpp"], prompt=8, tokens=3, threads=[1], repeats=1)
-    (ours,) = result.rows
+def test_a_model_of_the_zoo_beside_its_own_gguf_form() -> None:
+    result = bench_decoder("reference-lm", ["llama.cpp"], bits=8, prompt=8, tokens=3, threads=[1], repeats=1)
+    ours, theirs = result.rows
+    assert (theirs.engine, theirs.variant) == ("llama.cpp", "q8_0")
     assert ours.load is not None
     assert ours.energy is None or ours.energy.kind == "measured"
-    assert result.skipped[0]["engine"] == "llama.cpp"
-    assert "GGUF" in result.skipped[0]["reason"]
+    assert result.settings["model"] == "reference-lm"
+
+
+def test_a_peer_that_cannot_read_the_model_is_named(tmp_path: Path) -> None:
+    from ondevice.backends.peers.random_gguf import write_random_gguf
+    from ondevice.runtime.weights.shapes import SHAPES
+
+    path = write_random_gguf(
+        tmp_path / "a.gguf", SHAPES["gemma-2b"] | {"num_hidden_layers": 1, "vocab_size": 1024}
+    )
+    result = bench_decoder(path, ["openvino"], prompt=8, tokens=3, threads=[1], repeats=1)
+    assert [row.engine for row in result.rows] == ["native"]
+    assert result.skipped[0]["engine"] == "openvino"
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def bench(
     threads: Annotated[str, typer.Option(help="Comma-separated numbers of threads.")] = "1,2",
     prompt: Annotated[int, typer.Option(help="Tokens that a model that writes reads first.")] = 512,
     tokens: Annotated[int, typer.Option(help="Tokens of an encoder's text, or to write.")] = 128,
-    bits: Annotated[int, typer.Option(help="Of random weights: 4 or 8.")] = 4,
+    bits: Annotated[
+        int, typer.Option(help="Of random weights, and of the GGUF file that peers read: 4, 8 or 16.")
+    ] = 4,
     batch: Annotated[int, typer.Option(help="Texts a call of an encoder.")] = 1,
     repeats: Annotated[
         int | None, typer.Option(help="Rounds, one call of each engine in each; 31, or 5 where it writes.")

@@ -99,9 +99,10 @@ def bench_decoder(
 ) -> DecoderBench:
     """Prefill and decode speed, time to the first token, load, memory and energy, beside other engines.
 
-    model: what our runtime opens: a Hugging Face folder, a name of the zoo, or a GGUF file. random: instead, the name
-    of a published shape: ours gets random weights in tiles of `bits`, llama.cpp and OpenVINO a GGUF file of random
-    blocks (4 bits: Q4_0, 8: Q8_0), torch random bfloat16. against: "llama.cpp", "openvino", "torch". prompt, tokens:
+    model: what our runtime opens: a Hugging Face folder, an artifact, a name of the zoo, or a GGUF file; llama.cpp and
+    OpenVINO get it as GGUF of `bits` (4: Q4_0, 8: Q8_0, 16: F16), unless it is a GGUF file. random: instead, the name
+    of a published shape: ours gets random weights in tiles of `bits`, the two a GGUF file of random blocks, torch
+    random bfloat16. against: "llama.cpp", "openvino", "torch". prompt, tokens:
     read, and written greedily, in every timed call. repeats: rounds; in each, every engine has one timed call.
     device: this machine's profile, to model energy from where it cannot be measured.
     Raises BadInput for unknown names and where our runtime does not open the model.
@@ -157,17 +158,21 @@ def _file(
     if engine in ("native", "torch"):
         return str(model), "as it is" if engine == "native" else "bfloat16"
     kind = GGUF_KINDS[bits]
-    gguf = scratch / f"{kind}.gguf" if random is not None else Path(str(model))
-    if random is not None and not gguf.exists():
+    made = random is not None or Path(str(model)).suffix != ".gguf"
+    gguf = scratch / f"{kind}.gguf" if made else Path(str(model))
+    if not gguf.exists() and random is not None:
         from ondevice.backends.peers.random_gguf import write_random_gguf
 
         write_random_gguf(gguf, find_shape(random), kind, seed=seed)
-    elif gguf.suffix != ".gguf":
-        raise BadInput(f"{engine} reads GGUF files; give one as the model, or --random")
+    elif not gguf.exists() and made:
+        from ondevice.backends.gguf.export import write_gguf
+        from ondevice.backends.language import read_files
+
+        write_gguf(read_files(str(model)), gguf, kind.upper())
     if engine == "llama.cpp":
-        return str(gguf), kind if random is not None else "gguf"
+        return str(gguf), kind if made else "gguf"
     graph, _ = call_fresh(_convert, str(gguf), str(scratch / "openvino"))
-    return graph, f"{kind} as OpenVINO stores it" if random is not None else "gguf"
+    return graph, f"{kind} as OpenVINO stores it" if made else "gguf"
 
 
 def _convert(gguf: str, folder: str) -> str:

@@ -60,9 +60,9 @@ def write_random_gguf(path: Path, config: Mapping[str, Any], kind: str = "q4_0",
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(getattr(gguf.LlamaFileType, _FILES[kind]))
-    # 256 byte letters first, as any byte-level tokenizer has them; the rest are words that no text holds
+    # 256 byte letters first, as any byte-level tokenizer has them, and one merge; the rest are words that no text holds
     letters = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 324))]
-    words = [*letters, *(f"word{number}" for number in range(config["vocab_size"] - len(letters)))]
+    words = [*letters, "ab", *(f"word{number}" for number in range(config["vocab_size"] - len(letters)))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(words[: config["vocab_size"]])
