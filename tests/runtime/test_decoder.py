@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
@@ -11,12 +12,17 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from ondevice.artifact import StoredTensor
+from ondevice.data import corpora
 from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
-from ondevice.kernels import PAGE, Kernels
+from ondevice.kernels import PAGE, CacheDtype, Kernels
+from ondevice.measure.quality.text import log_probabilities, perplexity
+from ondevice.models import zoo
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.kv.paged import CacheFull
+from ondevice.runtime.weights.safetensors import Checkpoint
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -188,3 +194,23 @@ def test_what_cannot_be_read_is_refused() -> None:
     short = {name: tensor for name, tensor in tensors.items() if "layers.1.mlp.up" not in name}
     with pytest.raises(BadArtifact, match="up_proj"):
         Decoder(short, config, Kernels())
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float16", 0.0002), ("int8", 0.003), ("int4", 0.03)])
+def test_a_smaller_cache_costs_little(dtype: CacheDtype, most: float) -> None:
+    folder = zoo.locate("reference-lm")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pages = corpora.texts(corpora.make("test", 4, seed=3, domains=("python",)))
+    ids = [token for text in pages for token in tokenizer.encode(text).ids][:1025]
+    found = []
+    for kind in ("float32", dtype):
+        config = json.loads((folder / "config.json").read_text())
+        decoder = Decoder(Checkpoint(folder), config, Kernels(1), context=512, cache_dtype=kind)
+        total = 0.0
+        for start in (0, 512):
+            sequence = decoder.cache.sequence()
+            [logits] = decoder.step([(sequence, ids[start : start + 512])], every=True)
+            total += float(log_probabilities(logits, ids[start + 1 : start + 513]).sum())
+            sequence.free()
+        found.append(perplexity(total, 1024))
+    assert found[1] / found[0] - 1 <= most
