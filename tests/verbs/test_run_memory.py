@@ -13,12 +13,12 @@ import transformers
 from ondevice.errors import BudgetNotMet
 from ondevice.measure.memory import run_command
 from ondevice.models import zoo
-from ondevice.verbs.run import open_within
+from ondevice.verbs.run import open_within, prompt_cache
 
 # Fills the whole context that the limit allows, and says how long it is.
 _FILL = """
 import sys
-from ondevice.verbs.run import open_within
+from ondevice.verbs.run import open_within, prompt_cache
 with open_within(sys.argv[1], sys.argv[2], threads=2) as session:
     context = session.engine.decoder.context
     count = sum(1 for _ in session.engine.stream([7] * (context - 4), limit=100))
@@ -61,3 +61,23 @@ def test_what_does_not_fit_is_refused_with_what_would(folder: Path) -> None:
     assert found
     with open_within(folder, "2GB", context=int(found[1]) - 64 * 64) as session:
         assert session.engine.decoder.context == int(found[1]) - 64 * 64
+
+
+def test_a_prompt_cache_on_disk_changes_no_token(tmp_path: Path) -> None:
+    path, prompt = tmp_path / "cache", "The file is " * 20
+    texts = []
+    for _ in range(2):
+        with (
+            open_within("reference-lm", None, threads=1, keep=2) as session,
+            prompt_cache(session, "reference-lm", path),
+        ):
+            texts.append("".join(piece.text for piece in session.generate(prompt, limit=20)))
+            reused = session.engine.reused
+    assert texts[0] == texts[1]
+    assert reused == len(session.tokenizer.encode(prompt).ids) - 1
+    with (
+        open_within("lm-8m", None, threads=1, keep=2) as session,
+        pytest.warns(UserWarning, match="another model"),
+        prompt_cache(session, "lm-8m", path),
+    ):
+        next(session.generate(prompt, limit=20))

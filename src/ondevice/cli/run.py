@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,9 @@ def run(
     memory: Annotated[
         str | None, typer.Option(help="Most memory of the process, as in 600MB; the context is cut to fit.")
     ] = None,
+    prompt_cache: Annotated[
+        Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="native, torch, onnxruntime or mlx.")] = "native",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -51,10 +55,14 @@ def run(
     from ondevice.cli.chat import chat, show
     from ondevice.runtime.decode.sampling import Sampling
     from ondevice.verbs.run import open_within
+    from ondevice.verbs.run import prompt_cache as cached
 
     sampling = Sampling(temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition=repetition, seed=seed)
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
-    with open_within(model, memory, threads=threads, context=context, keep=2) as session:
+    with (
+        open_within(model, memory, threads=threads, context=context, keep=2) as session,
+        cached(session, model, prompt_cache) if prompt_cache else nullcontext(),
+    ):
         if memory:
             notes.print(f"  context: {session.engine.decoder.context} tokens", style="dim", highlight=False)
         given = prompt if prompt is not None else " ".join(texts or [])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,3 +105,34 @@ def open_within(
         limit = parse_bytes(memory, "memory")
         context = plan_memory(files.tensors, files.config, limit, context=context).context
     return LanguageSession.of(files, threads=threads or processors(), context=context, keep=keep)
+
+
+@contextmanager
+def prompt_cache(session: LanguageSession, model: str | Path, path: str | Path) -> Iterator[None]:
+    """While the block runs, `session` (of `open_within` with keep) goes on from the text in a file where a prompt
+    begins like it; the text that was last then is written to it.
+
+    A file that is damaged or of another model is passed over with a warning. What is written is the same in any case.
+    """
+    from ondevice.runtime.kv import saved
+
+    key, kept = _checksum(language_folder(model) or Path(model)), session.engine.kept
+    found = saved.load(path, key, session.engine.decoder.cache)
+    if found:
+        kept.keep(*found)
+    yield
+    latest = kept.latest()
+    if latest and not (found and latest[0] == found[0]):
+        saved.save(path, key, *latest)
+
+
+def _checksum(model: Path) -> str:
+    """Of a model's configuration and weights."""
+    files = [model]
+    if model.is_dir():
+        files = [model / "config.json", *sorted(model.glob("*.safetensors"))]
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

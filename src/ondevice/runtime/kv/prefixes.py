@@ -50,6 +50,10 @@ class Prefixes:
         self._kept.move_to_end(best)
         return self._kept[best], size
 
+    def latest(self) -> tuple[tuple[int, ...], CachedSequence] | None:
+        """The one that was used last, and its tokens; it stays what it is."""
+        return next(reversed(self._kept.items()), None)
+
     def drop(self) -> bool:
         """Forget the one that was used longest ago; False where there is none."""
         if not self._kept:
