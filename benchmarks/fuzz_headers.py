@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_headers.py --count 100000 --seed 0
 
-Prints how many were read and refused, the longest time of one and the most memory that the process took. Exits with 1
+Prints how many were read and refused, the most processor time of one and the most memory that the process took. Exits with 1
 at the first other error, and leaves the file that caused it beside it.
 """
 
@@ -152,7 +152,7 @@ READERS: dict[str, tuple[str, Callable[[], bytes], Callable[[Path], None]]] = {
 
 
 def fuzz(what: str, folder: Path, count: int, seed: int) -> Iterator[tuple[str, float]]:
-    """("read" or "refused", seconds) of each mutation; another error goes through."""
+    """("read" or "refused", processor seconds) of each mutation; another error goes through."""
     name, whole, read = READERS[what]
     content, draw = whole(), random.Random(seed)
     path = folder / name
@@ -161,12 +161,12 @@ def fuzz(what: str, folder: Path, count: int, seed: int) -> Iterator[tuple[str, 
     for _ in range(count):
         path.unlink()
         path.write_bytes(mutate(content, draw))
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             read(path)
-            yield "read", time.perf_counter() - start
+            yield "read", time.process_time() - start
         except OndeviceError:
-            yield "refused", time.perf_counter() - start
+            yield "refused", time.process_time() - start
 
 
 def main() -> None:

@@ -102,26 +102,28 @@ def _keep(raw: Bytes) -> Bytes:
     energy = _SQUARES[blocks[:, :, 2:]].sum(axis=2, dtype=np.float32)  # what an error of a scale costs
     largest = np.abs(scales).max(axis=1)
     best, least = np.zeros(len(raw), np.float32), np.full(len(raw), np.inf, np.float32)
-    chosen = np.zeros(scales.shape, np.int8)
-    for most in np.linspace(
-        8, 16, 25, dtype=np.float32
-    ):  # whole ones too: so what came from tiles finds them again
+    # whole numbers are among the candidates: so what came from tiles finds its steps again
+    for most in np.linspace(8, 16, 25, dtype=np.float32):
         step = largest / most
-        inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
-        multipliers = np.clip(np.rint(scales * inverse[:, None]), -15, 15)
-        error = np.einsum("rg,rg->r", energy, (scales - step[:, None] * multipliers) ** 2)
-        better = error < least
-        least, best = np.where(better, error, least), np.where(better, step, best)
-        chosen[better] = multipliers[better].astype(np.int8)
-    words = np.ascontiguousarray(blocks[:, :, 2:]).view(
-        np.uint32
-    )  # values 0-15 in low halves, 16-31 in high ones
+        error = _multipliers(scales, step) * step[:, None] - scales
+        cost = np.einsum("rg,rg,rg->r", energy, error, error)
+        better = cost < least
+        least, best = np.where(better, cost, least), np.where(better, step, best)
+    # in a block, values 0-15 lie in low halves of bytes and 16-31 in high ones
+    words = np.ascontiguousarray(blocks[:, :, 2:]).view(np.uint32)
     first, second, low = words[:, :, 0::2], words[:, :, 1::2], np.uint32(0x0F0F0F0F)
     planes = np.concatenate(
         [(first & low) | (second & low) << np.uint32(4), (first >> np.uint32(4) & low) | (second & ~low)],
         axis=2,
     )
-    return _panels(best, chosen, planes, 0x88888888)
+    return _panels(best, _multipliers(scales, best).astype(np.int8), planes, 0x88888888)
+
+
+def _multipliers(scales: Floats, steps: Floats) -> Floats:
+    """Of 4 bits: whole, and at most 15, so that a product stays within int8."""
+    inverse = np.divide(1, steps, out=np.zeros_like(steps), where=steps > 0)
+    whole = np.rint(scales * inverse[:, None])
+    return np.clip(whole, -15, 15, out=whole)
 
 
 def _rescale(raw: Bytes) -> Bytes:
