@@ -17,7 +17,7 @@ from ondevice.artifact import Artifact
 from ondevice.backends.session import Closing
 from ondevice.errors import BadInput
 from ondevice.kernels import Kernels
-from ondevice.models.checkpoint import read_json
+from ondevice.models.checkpoint import end_tokens, read_json
 from ondevice.models.tasks import Task
 from ondevice.runtime.chat import ChatTemplate, Message
 from ondevice.runtime.decode.sampling import Sampling
@@ -159,8 +159,7 @@ def _of_folder(folder: Path) -> Files:
         tokenizer = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as problem:
         raise BadInput(f"{path} cannot be read: {problem}") from problem
-    generation = folder / "generation_config.json"
-    ends = _ends(config) | (_ends(read_json(generation)) if generation.is_file() else frozenset())
+    ends = frozenset(end_tokens(folder, config))
     return Files(
         config, Checkpoint(folder), _tokenizer(path, tokenizer), lambda: ChatTemplate.of(folder), ends
     )
@@ -198,8 +197,3 @@ def _tokenizer(path: Path, text: str) -> Any:
         return Tokenizer.from_str(text)
     except Exception as problem:  # `tokenizers` raises bare Exceptions
         raise BadInput(f"{path} cannot be read as a tokenizer: {problem}") from problem
-
-
-def _ends(fields: Mapping[str, Any]) -> frozenset[int]:
-    end = fields.get("eos_token_id")
-    return frozenset(int(each) for each in (end if isinstance(end, list) else [end]) if each is not None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.errors import BadInput, MissingExtra
+from ondevice.models.checkpoint import chat_template
 
 Message = Mapping[str, Any]
 
@@ -48,20 +49,8 @@ class ChatTemplate:
     @classmethod
     def of(cls, folder: Path) -> ChatTemplate | None:
         """The template of a Hugging Face folder: chat_template.jinja, or in tokenizer_config.json; None without."""
-        path, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-        fields: dict[str, Any] = {}
-        if config.is_file():
-            try:
-                fields = json.loads(config.read_text(encoding="utf-8"))
-            except ValueError as problem:
-                raise BadInput(f"{config} cannot be read as JSON: {problem}") from problem
-        source = path.read_text(encoding="utf-8") if path.is_file() else fields.get("chat_template")
-        if isinstance(source, list):  # several by name
-            source = next((each["template"] for each in source if each.get("name") == "default"), None)
-        if not source:
-            return None
-        tokens = {key: _text(value) for key, value in fields.items() if key.endswith("_token") and value}
-        return cls(str(source), tokens)
+        source, tokens = chat_template(folder)
+        return cls(source, tokens) if source else None
 
     def render(
         self,
@@ -86,10 +75,6 @@ class ChatTemplate:
             raise
         except Exception as problem:  # a template can fail in any way
             raise BadInput(f"the chat template cannot render these messages: {problem}") from problem
-
-
-def _text(token: Any) -> str:
-    return str(token["content"] if isinstance(token, dict) else token)
 
 
 def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
