@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz_headers.py --count 100000 --seed 0
 
-Prints how many were read and refused, the most processor time of one and the most memory that the process took. Exits with 1
-at the first other error, and leaves the file that caused it beside it.
+Prints how many were read and refused, the most processor time of one and the most memory that the process took. Exits
+with 1 at the first other error, and leaves the file that caused it beside it.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def _keep(raw: Bytes) -> Bytes:
     for most in np.linspace(8, 16, 25, dtype=np.float32):
         step = largest / most
         error = _multipliers(scales, step) * step[:, None] - scales
-        cost = np.einsum("rg,rg,rg->r", energy, error, error)
+        cost = np.einsum("rg,rg->r", energy, np.square(error, out=error))
         better = cost < least
         least, best = np.where(better, cost, least), np.where(better, step, best)
     # in a block, values 0-15 lie in low halves of bytes and 16-31 in high ones
