@@ -10,7 +10,9 @@ from ondevice.cli.output import Threads, notes
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="A language model's folder, or its name in the zoo.")],
+    model: Annotated[
+        str, typer.Argument(help="A language model or an embedding one: folder, GGUF file, or name.")
+    ],
     host: Annotated[
         str, typer.Option(help="Who may connect; another than this machine needs a key.")
     ] = "127.0.0.1",
@@ -24,12 +26,10 @@ def serve(
     context: Annotated[int | None, typer.Option(help="Longest text in tokens.")] = None,
     threads: Threads = None,
 ) -> None:
-    """Serve a language model behind OpenAI's API."""
-    from pathlib import Path
-
+    """Serve a model behind OpenAI's API, with a page to chat on."""
     from ondevice.verbs.serve import serve as run
 
     notes.print(
-        f"  http://{host}:{port}/v1   model: {name or Path(model).name}   Ctrl-C ends it", highlight=False
+        f"  page: http://{host}:{port}/   API: http://{host}:{port}/v1   Ctrl-C ends it", highlight=False
     )
     run(model, host=host, port=port, key=key, name=name, threads=threads, context=context)

@@ -137,18 +137,39 @@ class Worker:
         self._thread.join()
 
     def _serve(self) -> None:
-        while True:
-            with self._turn:
-                while not (self._waiting or self._running or self._closing):
-                    self._cancelled.clear()  # of texts that had ended
-                    self._turn.wait()
-                self._drop_cancelled()
-                if self._closing and not (self._waiting or self._running):
-                    return
-                while self._waiting and len(self._running) < self._slots:
-                    self._begin(self._waiting.popleft())
-            if self._running:
-                self._step()
+        more = True
+        while more:
+            try:
+                more = self._turn_once()
+            except (
+                Exception
+            ) as problem:  # whatever it is, those who wait must hear of it, and the next be served
+                _log.exception("a step of the engine failed")
+                for text, request in list(self._running.items()):
+                    self._end(text)
+                    self._say(request, Update([], "error", f"the engine failed: {problem!r}"))
+
+    def _turn_once(self) -> bool:
+        """Wait for work and do a step of it; False when there is no more to come."""
+        with self._turn:
+            while not (self._waiting or self._running or self._closing):
+                self._cancelled.clear()  # of texts that had ended
+                self._turn.wait()
+            self._drop_cancelled()
+            if self._closing and not (self._waiting or self._running):
+                return False
+            while self._waiting and len(self._running) < self._slots:
+                self._begin(self._waiting.popleft())
+        if self._running:
+            self._step()
+        return True
+
+    def _say(self, request: _Request, update: Update) -> None:
+        """Who does not listen any more, such as a loop that has ended, is no reason to stop."""
+        try:
+            request.deliver(update)
+        except RuntimeError:
+            _log.debug("text %d ended, and nobody heard", request.number)
 
     def _drop_cancelled(self) -> None:
         self._waiting = deque(each for each in self._waiting if each.number not in self._cancelled)
@@ -166,25 +187,18 @@ class Worker:
                 stops=tuple(self._ends),
                 constraint=request.constraint,
             )
-        except BadInput as problem:  # such as a prompt that the whole cache does not hold
-            request.deliver(Update([], "error", str(problem)))
+        except Exception as problem:  # such as a prompt that the whole cache does not hold
+            self._say(request, Update([], "error", str(problem)))
         else:
             self._running[text] = request
 
     def _step(self) -> None:
-        try:
-            written = self._engine.step()
-        except Exception as problem:  # whatever it is, those who wait must hear of it, and the next be served
-            _log.exception("a step of the engine failed")
-            for text, request in list(self._running.items()):
-                self._end(text)
-                request.deliver(Update([], "error", f"the engine failed: {problem!r}"))
-            return
+        written = self._engine.step()
         for each in written:
             request = self._running[each.text]
             if each.finish == "error":
                 self._end(each.text)
-                request.deliver(Update([], "error", each.error))
+                self._say(request, Update([], "error", each.error))
                 continue
             self.tokens_written += 1
             pieces = [] if each.finish == "stop" else request.spelling.add(each.choice)
@@ -193,7 +207,7 @@ class Worker:
                 pieces += request.spelling.rest()
                 self._end(each.text)
             if pieces or finish:
-                request.deliver(Update(pieces, finish))
+                self._say(request, Update(pieces, finish))
 
     def _end(self, text: int) -> None:
         self._engine.cancel(text)
