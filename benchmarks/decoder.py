@@ -18,6 +18,7 @@ from ondevice.measure.here import machine
 from ondevice.measure.memory import own_peak
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.weights.random import SHAPES, random_decoder
+from ondevice.verbs.bench_decoder import bench_decoder
 
 
 def main() -> None:
@@ -32,6 +33,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    parser.add_argument(
+        "--against", nargs="*", default=[], help="llama.cpp openvino torch, in turn with ours"
+    )
     arguments = parser.parse_args()
     config, tensors = random_decoder(arguments.shape, bits=arguments.bits, group_size=arguments.group_size)
     size = sum(tensor.array.nbytes for tensor in tensors.values())
@@ -77,6 +81,11 @@ def main() -> None:
         )
         print(f"batch {batch}: {batch / median:.1f} tokens/s", file=sys.stderr)
     document["memory_bytes"] = own_peak()
+    if arguments.against:
+        document["beside"] = bench_decoder(
+            against=arguments.against, random=arguments.shape, bits=arguments.bits, prompt=arguments.prompt,
+            tokens=arguments.tokens, threads=[arguments.threads],
+        ).to_json()  # fmt: skip
     print(json.dumps(document))
 
 
