@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 
 from ondevice.backends.peers.decoders import NativeDecoder
 from ondevice.backends.peers.dequantizing import BlasKernels, DequantizingServer
@@ -74,21 +75,22 @@ def prove(scale: Scale) -> Evidence:
 def _race(shape: str, kinds: Mapping[str, tuple[int, int]], threads: int, rounds: int) -> tuple[Arm, Arm]:
     """Both runtimes on every kind of prompt, in turn."""
     context = max(read + written for read, written in kinds.values()) + 1
-    fused, server = NativeDecoder(shape, threads, context, 4), DequantizingServer(shape, threads, context)
     arms: tuple[Arm, Arm] = {"decode": [], "processor": []}, {"decode": [], "processor": []}
-    for number in range(-1, rounds):  # the first round finds caches and is not counted
-        for read, written in kinds.values():
-            prompt = list(range(300, 300 + read))
-            for engine, arm in ((fused, arms[0]), (server, arms[1]))[:: 1 if number % 2 else -1]:
-                before = time.process_time() + (server.processor_seconds() if engine is server else 0.0)
-                it = engine.generate(prompt, written)
-                after = time.process_time() + (server.processor_seconds() if engine is server else 0.0)
-                if number >= 0:
-                    arm["decode"].append((written - 1) / it.rest)
-                    arm["processor"].append((after - before) / written)
-                time.sleep(0.1)  # threads of the last engine stop spinning
-    fused.close()
-    server.close()
+    with (
+        closing(NativeDecoder(shape, threads, context, 4)) as fused,
+        closing(DequantizingServer(shape, threads, context)) as server,
+    ):
+        for number in range(-1, rounds):  # the first round finds caches and is not counted
+            for read, written in kinds.values():
+                prompt = list(range(300, 300 + read))
+                for engine, arm in ((fused, arms[0]), (server, arms[1]))[:: 1 if number % 2 else -1]:
+                    before = time.process_time() + (server.processor_seconds() if engine is server else 0.0)
+                    it = engine.generate(prompt, written)
+                    after = time.process_time() + (server.processor_seconds() if engine is server else 0.0)
+                    if number >= 0:
+                        arm["decode"].append((written - 1) / it.rest)
+                        arm["processor"].append((after - before) / written)
+                    time.sleep(0.1)  # threads of the last engine stop spinning
     return arms
 
 
@@ -122,28 +124,23 @@ def _boards(share: float) -> tuple[list[Comparison], list[str]]:
         resident=Sourced(1.0, "counted: weights are used as they are stored"),
     )
     notes = [
-        f"boards: bandwidth share {share:.2f} measured here, all speeds modelled, range for constants x0.5 and x1.5"
+        f"boards: bandwidth share {share:.2f} measured here; speeds modelled, ranges for constants x0.5 and x1.5"
     ]
-    small = large = 0
+    small, large, none = 0, 0, absolute("<=", 0)
     for board in BOARDS:
         for it in survey(profile.load(board), runtime):
             four = it.format == "q4_0"
             small += four and it.parameters < 1.6e9 and board != BOARDS[0] and it.verdict != "reliable"
             large += it.parameters > 6e9 and board == BOARDS[0] and it.verdict != "no"
             speed = (
-                f"{it.decode:.1f} tokens/s ({it.spread[0]:.1f} to {it.spread[1]:.1f})"
+                f"{it.decode:.1f} tokens/s ({it.spread[0]:.1f}-{it.spread[1]:.1f})"
                 if it.spread
                 else "too large"
             )
             notes.append(f"{board}, {it.shape} {it.format}: {it.verdict}, {speed}")
     return [
         Comparison(
-            "4-bit models to 1.5 B not reliable on Pi 5, Orange Pi",
-            "",
-            None,
-            small,
-            absolute("<=", 0),
-            kind="modelled",
+            "4-bit models to 1.5 B not reliable on Pi 5, Orange Pi", "", None, small, none, kind="modelled"
         ),
-        Comparison("7-8 B models not ruled out on Pi 4", "", None, large, absolute("<=", 0), kind="modelled"),
+        Comparison("7-8 B models not ruled out on Pi 4", "", None, large, none, kind="modelled"),
     ], notes
