@@ -217,6 +217,7 @@ template <class Page>
 static void attend(const PagedBlock* b) {
     ptrdiff_t r = 0;
     for (; r + PAGED_ROWS <= b->rows; r += PAGED_ROWS) attend_rows<Page, PAGED_ROWS>(b, r);
+    for (; PAGED_ROWS > 2 && r + 2 <= b->rows; r += 2) attend_rows<Page, 2>(b, r);
     for (; r < b->rows; ++r) attend_rows<Page, 1>(b, r);
 }
 
