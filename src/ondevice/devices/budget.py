@@ -26,7 +26,8 @@ class Budget:
 
     storage, memory: bytes. latency: seconds. energy: joules an inference. bandwidth: bytes sent an inference.
     quality: the least acceptable quality, 0 to 1 (mean cosine to the original for embeddings, agreement with
-    it for classification, its perplexity over the fitted model's for language). MB is 10^6 bytes, MiB 2^20. Raises BadInput for what is no positive amount.
+    it for classification, its perplexity over the fitted model's for language). MB is 10^6 bytes, MiB 2^20.
+    Raises BadInput for what is no positive amount.
     """
 
     storage: int | None
