@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("xllamacpp", reason="needs xllamacpp: pip install 'ondevice-ml[peers]'")
 
+from ondevice.backends.peers.llama_cpp import llama_cpp_build
 from ondevice.devices.profile import load
 from ondevice.errors import BadInput, MissingExtra
 from ondevice.verbs import bench_decoder as verb
@@ -25,7 +26,7 @@ def test_a_published_shape_beside_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> 
     )  # fmt: skip
     ours, theirs = result.rows
     assert [(row.engine, row.variant) for row in result.rows] == [
-        ("native", "4-bit tiles"), ("llama.cpp", "q4_0")
+        ("native", "4-bit tiles"), ("llama.cpp", f"q4_0, {llama_cpp_build()}")
     ]  # fmt: skip
     assert ours.ratios["decode"] == {"median": 1.0, "interval": None, "compared": "tie"}
     assert theirs.ratios["prefill"]["median"] == theirs.prefill.median / ours.prefill.median

@@ -170,7 +170,9 @@ def _file(
 
         write_gguf(read_files(str(model)), gguf, kind.upper())
     if engine == "llama.cpp":
-        return str(gguf), kind if made else "gguf"
+        from ondevice.backends.peers.llama_cpp import llama_cpp_build
+
+        return str(gguf), f"{kind if made else 'gguf'}, {llama_cpp_build()}"
     graph, _ = call_fresh(_convert, str(gguf), str(scratch / "openvino"))
     return graph, f"{kind} as OpenVINO stores it" if made else "gguf"
 

@@ -5,7 +5,7 @@ Knows how each engine opens a model and writes. Measures nothing but an engine's
 and the rest. Each is meant for a process of its own (`measure.apart`): their threads disturb each other.
 
     native      our runtime: a Hugging Face folder, a GGUF file or an artifact, or random weights in tiles
-    llama.cpp   a GGUF file, by its own server (repacked weights, its default); its own timings
+    llama.cpp   a GGUF file, weights repacked (its default), see `llama_cpp` for the builds
     openvino    the graph that OpenVINO GenAI makes of a GGUF file, see `openvino_decoder`
     torch       transformers, bfloat16: a Hugging Face folder, or a configuration with random weights
 """
@@ -76,9 +76,9 @@ def open_decoder(
     if engine == "torch":
         return TorchDecoder(model, threads)
     if engine == "llama.cpp":
-        from ondevice.backends.peers.llama_cpp import LlamaCppDecoder
+        from ondevice.backends.peers.llama_cpp import open_llama_cpp
 
-        return LlamaCppDecoder(Path(model), threads, context)
+        return open_llama_cpp(Path(model), threads, context)
     from ondevice.backends.peers.openvino_decoder import OpenVinoDecoder
 
     return OpenVinoDecoder(Path(model), threads)

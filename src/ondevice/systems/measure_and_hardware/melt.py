@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.backends.peers.cells import GGUF_KINDS, measure_cell, prepare_cell
-from ondevice.data.text import python_docs
+from ondevice.data.text import documentation
 from ondevice.devices.roofline import Run, calibrate
 from ondevice.kernels import Kernels
 from ondevice.measure.campaign import Campaign, Setting, figures_of, run_campaign
@@ -47,13 +47,8 @@ WINDOW = 256  # tokens of a text whose perplexity is taken
 def prove(scale: Scale) -> Evidence:
     """A campaign over models, bits and engines; what its rows say; perplexity against bits."""
     prompt, tokens, repeats = (32, 8, 1) if scale.name == "tiny" else (256, 24, max(3, scale.repeats // 4))
-    shared: dict[str, Setting] = {
-        "prompt": prompt,
-        "tokens": tokens,
-        "repeats": repeats,
-        "threads": 1,
-        "device": POWER,
-    }
+    work_of_a_cell = {"prompt": prompt, "tokens": tokens, "repeats": repeats}
+    shared: dict[str, Setting] = {**work_of_a_cell, "threads": 1, "device": POWER}
     cells = [
         dict(shared, engine=engine, model=model, bits=bits)
         for model in MODELS[scale.name] for engine, all_bits in ENGINES.items() for bits in all_bits
@@ -69,9 +64,7 @@ def prove(scale: Scale) -> Evidence:
         *_bounds(table),
         *_sizes(table, MODELS[scale.name][-1]),
         *_quality(windows=4 if scale.name == "tiny" else 40),
-        Comparison(
-            "oversized cells that ended as a row", "", None, refused, absolute(">=", 1), kind="counted"
-        ),
+        Comparison("oversized cells ended as a row", "", None, refused, absolute(">=", 1), kind="counted"),
     ]
     notes = [
         f"{it['engine']} {it['model']} {it['bits']} bits: prefill {f['prefill'].median:.0f}, decode "
@@ -132,7 +125,7 @@ def _quality(windows: int) -> list[Comparison]:
 
     folder = zoo.locate("reference-lm")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    stream = [token for text in python_docs().test.texts for token in tokenizer.encode(text).ids]
+    stream = [token for text in documentation().test.texts for token in tokenizer.encode(text).ids]
     checkpoint, config = Checkpoint(folder), zoo.open_zoo("reference-lm").config
     found = {}
     for bits in (16, 8, 4, 3):

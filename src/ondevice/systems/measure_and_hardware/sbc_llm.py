@@ -12,7 +12,7 @@ from contextlib import closing
 
 from ondevice.backends.peers.decoders import NativeDecoder
 from ondevice.backends.peers.dequantizing import BlasKernels, DequantizingServer
-from ondevice.data.text import python_docs
+from ondevice.data.text import documentation
 from ondevice.devices import profile
 from ondevice.devices.profile import Sourced
 from ondevice.kernels import Kernels
@@ -105,7 +105,7 @@ def _same_tokens(prompts: int) -> Comparison:
     ]
     tokenizer = Tokenizer.from_file(str(zoo.locate("reference-lm") / "tokenizer.json"))
     same = 0
-    for text in python_docs().test.texts[:prompts]:
+    for text in documentation().test.texts[:prompts]:
         prompt = tokenizer.encode(text).ids[:24]
         one, other = ([choice.token for choice in engine.stream(prompt, limit=16)] for engine in engines)
         same += one == other
