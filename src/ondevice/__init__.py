@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ondevice.verbs.run import RunResult, run, write
     from ondevice.verbs.search import SearchResult, search
     from ondevice.verbs.serve import serve
+    from ondevice.verbs.simulate import Simulated, simulate
     from ondevice.verbs.sustained import sustained
     from ondevice.verbs.systems import Proof, prove, systems
 
@@ -37,6 +38,7 @@ _HOME = {
     "Proof": "ondevice.verbs.systems",
     "RunResult": "ondevice.verbs.run",
     "SearchResult": "ondevice.verbs.search",
+    "Simulated": "ondevice.verbs.simulate",
     "advise": "ondevice.verbs.advise",
     "bench": "ondevice.verbs.bench",
     "bench_decoder": "ondevice.verbs.bench_decoder",
@@ -51,6 +53,7 @@ _HOME = {
     "run": "ondevice.verbs.run",
     "search": "ondevice.verbs.search",
     "serve": "ondevice.verbs.serve",
+    "simulate": "ondevice.verbs.simulate",
     "sustained": "ondevice.verbs.sustained",
     "systems": "ondevice.verbs.systems",
     "write": "ondevice.verbs.run",
@@ -66,6 +69,7 @@ __all__ = [
     "Proof",
     "RunResult",
     "SearchResult",
+    "Simulated",
     "__version__",
     "advise",
     "bench",
@@ -81,6 +85,7 @@ __all__ = [
     "run",
     "search",
     "serve",
+    "simulate",
     "sustained",
     "systems",
     "write",

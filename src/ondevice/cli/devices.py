@@ -62,3 +62,33 @@ def measure(as_json: AsJson = False) -> None:
         print_json(tomllib.loads(text))
     else:
         typer.echo(text)
+
+
+@app.command()
+def simulate(
+    platform: Annotated[
+        str, typer.Argument(help="cambricon-s, -m, -l, or a .toml file of a flash platform.")
+    ],
+    model: Annotated[str, typer.Option(help="A published shape, or a config.json of Hugging Face.")],
+    context: Annotated[int, typer.Option(help="Tokens that are read already.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """How fast a decoder would write on flash that computes: modelled."""
+    from ondevice.verbs.simulate import simulate as ask
+
+    made = ask(platform, model, context=context)
+    if as_json:
+        print_json(made.to_json())
+        return
+    time = made.time
+    console.print(
+        f"{made.model} on {made.platform}, {context} tokens of context: {1 / time.seconds:.2f} tokens/s (modelled)",
+        highlight=False,
+    )
+    notes.print(
+        f"  weights {time.weights * 1e3:.1f} ms ({time.rates.alpha:.0%} multiplied in the flash, tiles of "
+        f"{time.tile.height:.0f} x {time.tile.width:.0f} a channel), cache {time.cache * 1e3:.1f} ms, attention "
+        f"{time.attention * 1e3:.1f} ms; {made.offloading / time.seconds:.1f} times as fast as reading weights from "
+        f"storage of {made.storage_bandwidth / 1e9:g} GB/s",
+        highlight=False,
+    )

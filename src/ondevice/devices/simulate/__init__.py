@@ -1,0 +1,1 @@
+"""Machines that are not at hand, simulated. Whatever they say is modelled."""
