@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from ondevice.kernels import Kernels
+from ondevice.kernels import PAGE, Kernels
 from ondevice.measure.here import machine
 from ondevice.measure.memory import own_peak
 from ondevice.runtime.decoder import Decoder
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config, tensors = random_decoder(arguments.shape, bits=arguments.bits, group_size=arguments.group_size)
     size = sum(tensor.array.nbytes for tensor in tensors.values())
-    room = max(arguments.prompt, arguments.context + arguments.tokens + 1)
+    room = -(-max(arguments.prompt, arguments.context + arguments.tokens + 1) // PAGE) * PAGE
     decoder = Decoder(
         tensors, config, Kernels(arguments.threads), context=room, cache_tokens=max(arguments.batch) * room
     )
