@@ -13,6 +13,8 @@
 
 namespace nb = nanobind;
 
+void bind_io(nb::module_& m);  // io_bindings.cpp
+
 namespace {
 
 template <class T>
@@ -240,4 +242,5 @@ NB_MODULE(_core, m) {
         .def("attend", &attend)
         .def("run_blocks", &run_blocks)
         .def("embed", &embed);
+    bind_io(m);
 }
