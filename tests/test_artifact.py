@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,16 @@ def tiny(seed=0, large=False):
         licence="apache-2.0",
         measured={"cosine": 0.5},
     )
+
+
+def test_a_place_is_where_the_bytes_lie(tmp_path):
+    contents = tiny(large=True)
+    for name, tensor in artifact.write(tmp_path / "a", contents).tensors.items():
+        place = tensor.place
+        stored = place.path.read_bytes()[place.offset : place.offset + place.nbytes]
+        assert stored == contents.tensors[name].array.tobytes()
+        assert place.sha256 == hashlib.sha256(stored).hexdigest()
+        assert place.nbytes < artifact.LARGE or place.offset % artifact.PAGE == 0
 
 
 def test_what_is_written_is_read(tmp_path):

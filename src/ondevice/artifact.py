@@ -41,6 +41,16 @@ _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor's bytes lie in a file. sha256: of them, where the file comes with checksums."""
+
+    path: Path
+    offset: int
+    nbytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class StoredTensor:
     """format: {"kind": "dense", "dtype", "shape"}, {"kind": "tiles", "rows", "columns", "bits", "group_size"}
     or {"kind": "sparse", "rows", "columns", "dtype"}; layers may add keys of their own.
@@ -153,6 +163,7 @@ class ReadTensor(StoredTensor):
         object.__setattr__(self, "_name", name)
         object.__setattr__(self, "_sha256", entry["sha256"])
         object.__setattr__(self, "_raw", file.view(name, _stored_size(name, kind)))
+        object.__setattr__(self, "_at", (file.path, file.offset(name)))
 
     @cached_property
     def array(self) -> npt.NDArray[Any]:  # type: ignore[override]
@@ -174,6 +185,12 @@ class ReadTensor(StoredTensor):
     @property
     def nbytes(self) -> int:
         return int(self.__dict__["_raw"].nbytes)
+
+    @property
+    def place(self) -> Place:
+        """Where its bytes lie, for those who read them otherwise; they check them too."""
+        path, offset = self.__dict__["_at"]
+        return Place(path, offset, self.nbytes, self.__dict__["_sha256"])
 
 
 def write(folder: str | Path, contents: Contents, *, overwrite: bool = False) -> Artifact:
@@ -229,7 +246,7 @@ class _TensorFile:
     def __init__(self, path: Path, expected: dict[str, Any]) -> None:
         if not path.is_file():
             raise BadArtifact(f"{path} is missing; the artifact is not whole")
-        size = path.stat().st_size
+        self.path, size = path, path.stat().st_size
         if size != expected["size"] or size < 8:
             raise BadArtifact(f"{path} has {size} bytes, {expected['size']} were written; copy it again")
         with path.open("rb") as file:
@@ -240,7 +257,8 @@ class _TensorFile:
         head = self._map[: 8 + length].tobytes()
         if hashlib.sha256(head).hexdigest() != expected["header_sha256"]:
             raise BadArtifact(f"{path}: the header is not the one that was written (its checksum differs)")
-        self._data = self._map[8 + length :]
+        self._start = 8 + length
+        self._data = self._map[self._start :]
         self._places: dict[str, tuple[int, int]] = {}
         end = 0
         for name, entry in json.loads(head[8:]).items():
@@ -262,6 +280,10 @@ class _TensorFile:
         if size not in (-1, last - first):
             raise BadArtifact(f"tensor {name} has {last - first} bytes, its format needs {size}")
         return self._data[first:last]
+
+    def offset(self, name: str) -> int:
+        """Of a tensor's first byte in the file."""
+        return self._start + self._places[name][0]
 
 
 def _stored_size(name: str, kind: dict[str, Any]) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.artifact import Place
 from ondevice.errors import BadInput
 
 _DTYPES = {
@@ -28,10 +29,14 @@ _MOST_HEADER = 100_000_000  # bytes, as the reference implementation allows
 
 
 class MappedTensor:
-    """A tensor of a file. array: a view of the file; bfloat16, which NumPy has not got, becomes float32 at each use."""
+    """A tensor of a file. array: a view of the file; bfloat16, which NumPy has not got, becomes float32 at each use.
+    place: where the file has what `array` shows; None for bfloat16."""
 
-    def __init__(self, raw: npt.NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, raw: npt.NDArray[np.uint8], dtype: str, shape: tuple[int, ...], path: Path, offset: int
+    ) -> None:
         self._raw, self._dtype, self._shape = raw, dtype, shape
+        self.place = None if dtype == "BF16" else Place(path, offset, int(raw.nbytes))
         self.format: Mapping[str, Any] = {"kind": "dense", "dtype": str(self.dtype), "shape": list(shape)}
 
     @property
@@ -142,7 +147,7 @@ def _read(path: Path) -> dict[str, MappedTensor]:
             raise BadInput(
                 f"{path}: tensor {name} lies at {first}..{last}, where it does not fit; download it again"
             )
-        tensors[name], end = MappedTensor(data[first:last], dtype, shape), last
+        tensors[name], end = MappedTensor(data[first:last], dtype, shape, path, 8 + length + first), last
     return tensors
 
 
