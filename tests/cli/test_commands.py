@@ -53,6 +53,7 @@ def test_systems_lists_all_with_a_status():
         (["fit", "minilm", "--with", "magic", "--out", "x"], 2, "quantize"),
         (["fit", "minilm", "--device", "toaster", "--out", "x"], 2, "raspberry-pi-4"),
         (["run", "no-such-folder", "text"], 2, "ondevice fit"),
+        (["run", "reference-lm", "--prompt", "a", "--cache", "int2"], 2, "int8"),
         (["systems", "run", "no-such-system"], 2, "no-such-system"),
         (["systems", "run", UNBUILT], 2, "not built"),
         (["systems", "run"], 2, "--all"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ondevice.artifact import StoredTensor
 from ondevice.errors import BadInput
-from ondevice.kernels import PAGE, Kernels
+from ondevice.kernels import PAGE, CacheDtype, Kernels
 from ondevice.runtime.decode.sampling import Sampling
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.engine import Engine
@@ -25,7 +25,7 @@ def network() -> Any:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=200,
+        head_dim=32, max_position_embeddings=200,
     )  # fmt: skip
     module = transformers.LlamaForCausalLM(config).eval()
     for parameter in module.parameters():
@@ -68,12 +68,13 @@ def test_greedy_text_is_that_of_transformers(network: Any) -> None:
     ),
     chunk=st.sampled_from([1, 7, 64, 512]),
     temperature=st.sampled_from([0.0, 0.9]),
+    dtype=st.sampled_from(["float16", "int8", "int4"]),
 )
 def test_company_changes_no_token(
-    network: Any, starts: list[tuple[int, int, int]], chunk: int, temperature: float
+    network: Any, starts: list[tuple[int, int, int]], chunk: int, temperature: float, dtype: CacheDtype
 ) -> None:
     """starts: length of the prompt, tokens to write, and steps to wait before joining."""
-    run = engine(network, chunk, cache_tokens=5 * 128)
+    run = engine(network, chunk, cache_tokens=5 * 128, cache_dtype=dtype)
     numbers: dict[int, int] = {}
     got: dict[int, list[int]] = {}
     for step in range(10**4):
@@ -86,7 +87,7 @@ def test_company_changes_no_token(
         if len(numbers) == len(starts) and not run.running:
             break
     for index, (length, limit, _) in enumerate(starts):
-        alone = engine(network)
+        alone = engine(network, cache_dtype=dtype)
         choices = alone.stream(prompt(index, length), sampling=Sampling(temperature, seed=index), limit=limit)
         assert got[index] == [choice.token for choice in choices]
     assert run.decoder.cache.bytes_used == 0

@@ -9,7 +9,10 @@ import pytest
 
 from ondevice.devices.profile import Sourced, load
 from ondevice.errors import BadInput
+from ondevice.kernels import PAGE
+from ondevice.kernels.pages import CACHE_DTYPES
 from ondevice.runtime.forecast import RuntimeModel, cache_bytes, decode_bytes, forecast, scaled, weight_bytes
+from ondevice.runtime.kv.paged import PagedCache
 from ondevice.runtime.weights.random import random_decoder
 from ondevice.runtime.weights.shapes import SHAPES
 
@@ -43,6 +46,20 @@ def test_a_token_reads_all_weights_and_the_cache() -> None:
     )
     untied = SMALL | {"tie_word_embeddings": False}  # of an untied table one row is read
     assert decode_bytes(untied, "q8_0", 0) == pytest.approx(weight_bytes(SMALL, "q8_0"))
+
+
+def test_a_cache_of_fewer_bits_is_counted_as_it_is_kept() -> None:
+    for dtype in CACHE_DTYPES:
+        cache = PagedCache(3 * PAGE, 2, 8, 64, dtype)
+        assert cache_bytes(SMALL, 3 * PAGE, dtype) == cache.nbytes
+    board = load("raspberry-pi-5")
+    wide, narrow = (
+        forecast(SHAPES["llama-3.2-1b"], "q4_0", board, IDEAL, prompt=4096, cache=dtype)
+        for dtype in ("float16", "int4")
+    )
+    assert wide.decode is not None
+    assert narrow.decode is not None
+    assert (narrow.memory < wide.memory, narrow.decode > wide.decode) == (True, True)
 
 
 def test_decode_is_bandwidth_over_bytes_and_prefill_is_faster() -> None:

@@ -10,16 +10,17 @@ import pytest
 import torch
 import transformers
 
-from ondevice.errors import BudgetNotMet
+from ondevice.errors import BadInput, BudgetNotMet
 from ondevice.measure.memory import run_command
 from ondevice.models import zoo
+from ondevice.runtime.budget import resident_bytes
 from ondevice.verbs.run import open_within, prompt_cache
 
 # Fills the whole context that the limit allows, and says how long it is.
 _FILL = """
 import sys
 from ondevice.verbs.run import open_within, prompt_cache
-with open_within(sys.argv[1], sys.argv[2], threads=2) as session:
+with open_within(sys.argv[1], sys.argv[2], threads=2, cache=sys.argv[4]) as session:
     context = session.engine.decoder.context
     count = sum(1 for _ in session.engine.stream([7] * (context - 4), limit=100))
     open(sys.argv[3], "w").write(f"{context} {count}")
@@ -41,26 +42,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_limit_is_kept(folder: Path, tmp_path: Path) -> None:
     contexts = []
-    for limit in (125, 140, 170):
+    for limit, cache in ((118, "float16"), (130, "float16"), (118, "int8")):
         said = tmp_path / "said"
-        run = run_command([sys.executable, "-c", _FILL, str(folder), f"{limit}MB", str(said)], timeout=100)
+        command = [sys.executable, "-c", _FILL, str(folder), f"{limit}MB", str(said), cache]
+        run = run_command(command, timeout=100)
         context, count = map(int, said.read_text().split())
         assert count == 4
         assert run.peak_bytes <= limit * 1e6
         contexts.append(context)
-    assert contexts == sorted(set(contexts))  # more memory, more context
+    assert contexts == sorted(set(contexts))  # more memory or fewer bits, more context
 
 
 def test_what_does_not_fit_is_refused_with_what_would(folder: Path) -> None:
     with pytest.raises(BudgetNotMet, match="50 MB of memory do not hold") as refused:
         open_within(folder, "50MB")
     assert "no context fits" in str(refused.value)
+    limit = resident_bytes() + 400_000_000  # this process is large itself: torch is loaded
     with pytest.raises(BudgetNotMet, match=r"context of \d+ tokens would fit") as refused:
-        open_within(folder, "2GB", context=100_000)  # this process is large itself: torch is loaded
+        open_within(folder, limit, context=100_000)
+    assert "--cache" not in str(refused.value)  # none holds that
     found = re.search(r"a context of (\d+) tokens would fit", str(refused.value))
     assert found
-    with open_within(folder, "2GB", context=int(found[1]) - 64 * 64) as session:
+    with open_within(folder, limit, context=int(found[1]) - 64 * 64) as session:
         assert session.engine.decoder.context == int(found[1]) - 64 * 64
+    for fewer, dtype in ((1.5, "int8"), (3, "int4")):  # float16 does not hold it, this one does
+        with pytest.raises(BudgetNotMet, match=f"--cache {dtype}") as refused:
+            open_within(folder, limit, context=int(fewer * int(found[1])))
+        with open_within(folder, limit, context=int(fewer * int(found[1])), cache=dtype) as session:
+            assert session.engine.decoder.cache.layers[0].dtype == dtype
+    with pytest.raises(BadInput, match="not 'int2'"):
+        open_within(folder, limit, cache="int2")
 
 
 def test_a_prompt_cache_on_disk_changes_no_token(tmp_path: Path) -> None:

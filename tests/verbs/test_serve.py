@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,25 @@ def test_told_to_stop_it_finishes_what_runs_and_takes_no_more(folder: Path) -> N
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_cache_of_eight_bits_writes_what_one_text_alone_does(folder: Path) -> None:
+    run = Running(application(folder, threads=1, cache="int8"))
+    try:
+        client = openai.OpenAI(base_url=f"{run.url}/v1", api_key="none", max_retries=0)
+
+        def ask(prompt: str) -> str:
+            answer = client.completions.create(model="tiny", prompt=prompt, max_tokens=20, temperature=0)
+            return answer.choices[0].text
+
+        prompts = ["abc", "some text " * 9, "x"]
+        with ThreadPoolExecutor(3) as pool:
+            got = list(pool.map(ask, prompts))
+        with open_language(folder, threads=1, cache="int8") as session:
+            for prompt, answer in zip(prompts, got, strict=True):
+                assert answer == "".join(piece.text for piece in session.generate(prompt, limit=20))
+    finally:
+        run.stop()
 
 
 def test_a_full_queue_says_so(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ondevice.artifact import Artifact
 from ondevice.backends.session import Closing
 from ondevice.errors import BadInput
-from ondevice.kernels import Kernels
+from ondevice.kernels import CacheDtype, Kernels
 from ondevice.models.checkpoint import end_tokens, read_json
 from ondevice.models.tasks import Task
 from ondevice.runtime.chat import ChatTemplate, Message
@@ -82,23 +82,43 @@ class LanguageSession(Closing):
 
     @classmethod
     def open(
-        cls, model: str | Path, *, threads: int, context: int | None = None, texts: int = 1
+        cls,
+        model: str | Path,
+        *,
+        threads: int,
+        context: int | None = None,
+        texts: int = 1,
+        cache: CacheDtype = "float16",
     ) -> LanguageSession:
         """A model of the Llama family, as `read_files` reads it.
 
-        context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them.
-        Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
+        context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them, and kept
+        as `cache` says. Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
         """
-        return cls.of(read_files(model), threads=threads, context=context, texts=texts)
+        return cls.of(read_files(model), threads=threads, context=context, texts=texts, cache=cache)
 
     @classmethod
     def of(
-        cls, files: Files, *, threads: int, context: int | None = None, texts: int = 1, keep: int = 0
+        cls,
+        files: Files,
+        *,
+        threads: int,
+        context: int | None = None,
+        texts: int = 1,
+        keep: int = 0,
+        cache: CacheDtype = "float16",
     ) -> LanguageSession:
         """The same of files that are read already. keep: how many texts that have ended a new one may go on from."""
         positions = Shape.of(files.config).positions
         room = texts * min(context or positions, positions)
-        decoder = Decoder(files.tensors, files.config, Kernels(threads), context=context, cache_tokens=room)
+        decoder = Decoder(
+            files.tensors,
+            files.config,
+            Kernels(threads),
+            context=context,
+            cache_tokens=room,
+            cache_dtype=cache,
+        )
         if (tokens := files.tokenizer.get_vocab_size()) > decoder.vocabulary:
             raise BadInput(
                 f"the tokenizer does not match the model: it has {tokens} tokens, the model {decoder.vocabulary}"

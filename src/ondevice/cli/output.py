@@ -22,6 +22,9 @@ console = Console(width=None if sys.stdout.isatty() else 160)
 notes = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Cache = Annotated[
+    str, typer.Option(help="Of a language model: keys and values are kept as float16, int8 or int4.")
+]
 Threads = Annotated[int | None, typer.Option(help="Threads; all processors unless told otherwise.")]
 
 

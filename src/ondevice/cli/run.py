@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ondevice.cli.output import AsJson, Threads, console, notes, print_json
+from ondevice.cli.output import AsJson, Cache, Threads, console, notes, print_json
 
 
 def run(
@@ -36,6 +36,7 @@ def run(
         int | None, typer.Option(help="Longest text in tokens; the cache is made for it.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="Of a chat: what the model is told first.")] = None,
+    cache: Cache = "float16",
     memory: Annotated[
         str | None, typer.Option(help="Most memory of the process, as in 600MB; the context is cut to fit.")
     ] = None,
@@ -59,8 +60,9 @@ def run(
 
     sampling = Sampling(temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition=repetition, seed=seed)
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
     with (
-        open_within(model, memory, threads=threads, context=context, keep=2) as session,
+        open_within(model, memory, **opening, keep=2) as session,
         cached(session, model, prompt_cache) if prompt_cache else nullcontext(),
     ):
         if memory:

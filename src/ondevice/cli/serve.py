@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ondevice.cli.output import Threads, notes
+from ondevice.cli.output import Cache, Threads, notes
 
 
 def serve(
@@ -24,6 +24,7 @@ def serve(
         str | None, typer.Option(help="What clients call the model; the folder's name unless given.")
     ] = None,
     context: Annotated[int | None, typer.Option(help="Longest text in tokens.")] = None,
+    cache: Cache = "float16",
     threads: Threads = None,
 ) -> None:
     """Serve a model behind OpenAI's API, with a page to chat on."""
@@ -32,4 +33,5 @@ def serve(
     notes.print(
         f"  page: http://{host}:{port}/   API: http://{host}:{port}/v1   Ctrl-C ends it", highlight=False
     )
-    run(model, host=host, port=port, key=key, name=name, threads=threads, context=context)
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
+    run(model, host=host, port=port, key=key, name=name, **opening)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ondevice.errors import BudgetNotMet
-from ondevice.kernels import PAGE
+from ondevice.kernels import PAGE, CacheDtype
+from ondevice.kernels.pages import CACHE_DTYPES
 from ondevice.measure.amounts import amount
 from ondevice.measure.memory import own_peak
 from ondevice.numerics.tiles import stored_bytes
@@ -50,12 +51,13 @@ def plan_memory(
     limit: int,
     *,
     context: int | None = None,
+    cache_dtype: CacheDtype = "float16",
     process: int | None = None,
 ) -> MemoryPlan:
     """What one text at a time will take: with this context, or with the longest that a limit of so many bytes allows.
 
     process: bytes that are held already; those of this process unless given. Raises BudgetNotMet where it does not
-    fit, with what would.
+    fit, with what would: a shorter context, or a cache of fewer bits.
     """
     shape = Shape.of(config)
     held = resident_bytes() if process is None else process
@@ -63,8 +65,8 @@ def plan_memory(
     wanted = min(context or shape.positions, shape.positions)
     working = _working_bytes(shape, config, min(_CHUNK, wanted)) + _SLACK
 
-    def cache(tokens: int) -> int:
-        return PagedCache.bytes_of(tokens, shape.layers, shape.cached_heads, shape.head_size)
+    def cache(tokens: int, dtype: CacheDtype = cache_dtype) -> int:
+        return PagedCache.bytes_of(tokens, shape.layers, shape.cached_heads, shape.head_size, dtype)
 
     fixed = held + weights + working
     fits = max(0, limit - fixed) // cache(PAGE) * PAGE
@@ -80,6 +82,10 @@ def plan_memory(
         what = (
             f"a context of {fits} tokens would fit" if fits >= min(_SHORTEST, wanted) else "no context fits"
         )
+        for smaller in _smaller(cache_dtype, shape.head_size):
+            if fixed + cache(least, smaller) <= limit:
+                what += f"; a cache of {smaller} (--cache {smaller}) would hold {least}"
+                break
         raise BudgetNotMet(
             f"{said(limit)} of memory do not hold this model: {parts} and {said(cache(least))} for a context of "
             f"{least} tokens make {said(fixed + cache(least))}; {what}",
@@ -95,6 +101,12 @@ def resident_bytes() -> int:
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return own_peak()
+
+
+def _smaller(dtype: CacheDtype, head_size: int) -> list[CacheDtype]:
+    """The ways to keep such a head in fewer bits, widest first."""
+    after = CACHE_DTYPES[CACHE_DTYPES.index(dtype) + 1 :]
+    return [each for each in after if each != "int4" or head_size % 32 == 0]
 
 
 def _bytes_of(tensor: Stored) -> int:

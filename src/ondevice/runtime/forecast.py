@@ -15,6 +15,8 @@ from typing import Any
 from ondevice.devices.profile import Achieved, Device, NumberFormat, Sourced
 from ondevice.devices.roofline import Operation, Work, latency
 from ondevice.errors import BadInput
+from ondevice.kernels import PAGE, CacheDtype
+from ondevice.runtime.kv.paged import PagedCache
 from ondevice.runtime.weights.shapes import parameters
 
 # Bits of a weight with its share of the scales, by the format's name.
@@ -69,13 +71,15 @@ def weight_bytes(config: Mapping[str, Any], format: str) -> float:
     return parameters(dict(config)) * _bits(format) / 8
 
 
-def cache_bytes(config: Mapping[str, Any], tokens: float, value_bytes: int = 2) -> float:
-    """Bytes of keys and values of so many tokens."""
-    values = config["num_key_value_heads"] * config["head_dim"] * config["num_hidden_layers"]
-    return float(2 * values * value_bytes * tokens)
+def cache_bytes(config: Mapping[str, Any], tokens: float, cache: CacheDtype = "float16") -> float:
+    """Bytes of keys and values of so many tokens, with their scales where they are kept in fewer bits."""
+    sizes = config["num_hidden_layers"], config["num_key_value_heads"], config["head_dim"]
+    return PagedCache.bytes_of(PAGE, *sizes, cache) / PAGE * tokens
 
 
-def work(config: Mapping[str, Any], format: str, context: float, tokens: int = 1) -> Work:
+def work(
+    config: Mapping[str, Any], format: str, context: float, tokens: int = 1, cache: CacheDtype = "float16"
+) -> Work:
     """One step over so many tokens whose past (themselves included, on average) is `context` tokens long: the layers'
     products, attention over the cache, the product with the vocabulary for the last token."""
     table = config["vocab_size"] * config["hidden_size"]
@@ -85,14 +89,16 @@ def work(config: Mapping[str, Any], format: str, context: float, tokens: int = 1
     number_format: NumberFormat = "fp16" if format in ("f16", "bf16") else "int8"
     return [
         Operation("layers", body * tokens, body * bits / 8, 0, number_format),
-        Operation("attention", 2 * heads * context * tokens, 0, cache_bytes(config, context), "fp32"),
+        Operation("attention", 2 * heads * context * tokens, 0, cache_bytes(config, context, cache), "fp32"),
         Operation("head", table, table * bits / 8, 0, number_format),
     ]
 
 
-def decode_bytes(config: Mapping[str, Any], format: str, context: float) -> float:
+def decode_bytes(
+    config: Mapping[str, Any], format: str, context: float, cache: CacheDtype = "float16"
+) -> float:
     """Bytes that one decoded token reads: weights once, and the cache."""
-    return sum(each.weight_bytes + each.activation_bytes for each in work(config, format, context))
+    return sum(each.weight_bytes + each.activation_bytes for each in work(config, format, context, 1, cache))
 
 
 def forecast(
@@ -104,18 +110,21 @@ def forecast(
     prompt: int = 512,
     tokens: int = 128,
     threads: int | None = None,
+    cache: CacheDtype = "float16",
 ) -> Forecast:
     """Speed and memory of reading `prompt` tokens and writing `tokens`. BadInput for more threads than cores."""
     if threads is not None and not 1 <= threads <= device.cores.value:
         raise BadInput(f"{device.name} has {device.cores.value:g} cores, not {threads} threads")
-    memory = weight_bytes(config, format) * runtime.resident.value + cache_bytes(config, prompt + tokens)
-    memory += _SCRATCH
+    memory = weight_bytes(config, format) * runtime.resident.value + _SCRATCH
+    memory += cache_bytes(config, prompt + tokens, cache)
     allowed = device.memory_limit.value
     if memory > allowed:
         return Forecast(memory, allowed, None, None, None)
     reached = _reached(device, runtime)
-    first = latency(work(config, format, prompt / 2, prompt), reached, threads) + runtime.token_seconds.value
-    step = latency(work(config, format, prompt + tokens / 2), reached, threads) + runtime.token_seconds.value
+    reading = work(config, format, prompt / 2, prompt, cache)
+    writing = work(config, format, prompt + tokens / 2, 1, cache)
+    first = latency(reading, reached, threads) + runtime.token_seconds.value
+    step = latency(writing, reached, threads) + runtime.token_seconds.value
     return Forecast(memory, allowed, prompt / first, 1 / step, first)
 
 

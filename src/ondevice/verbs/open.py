@@ -12,6 +12,7 @@ from ondevice.errors import BadInput
 if TYPE_CHECKING:
     from ondevice.backends.language import LanguageSession
     from ondevice.backends.session import Session
+    from ondevice.kernels import CacheDtype
 
 
 def open(
@@ -32,25 +33,44 @@ def open(
 
 
 def open_language(
-    model: str | Path, *, threads: int | None = None, context: int | None = None, texts: int = 1
+    model: str | Path,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    texts: int = 1,
+    cache: CacheDtype = "float16",
 ) -> LanguageSession:
     """A session on a language model of the Llama family, which writes text.
 
-    model: an artifact, a Hugging Face folder (config.json, tokenizer.json, safetensors) or a name of the zoo.
-    threads: all processors unless told otherwise. context: longest text in tokens, prompt and answer together.
-    texts: how many of that length the cache holds.
+    model: an artifact, a Hugging Face folder (config.json, tokenizer.json, safetensors), a GGUF file or a name of the
+    zoo. threads: all processors unless told otherwise. context: longest text in tokens, prompt and answer together.
+    texts: how many of that length the cache holds. cache: how it keeps keys and values: "float32", "float16", or in
+    half and a quarter of float16's memory "int8" and "int4".
     Raises BadInput where it is neither, UnsupportedModel for another architecture.
     """
     from ondevice.backends.language import LanguageSession
     from ondevice.backends.native import processors
 
+    check_settings(threads, context, cache)
+    return LanguageSession.open(
+        language_folder(model) or Path(model),
+        threads=threads or processors(),
+        context=context,
+        texts=texts,
+        cache=cache,
+    )
+
+
+def check_settings(threads: int | None, context: int | None, cache: str) -> None:
+    """Raise BadInput for what no language model can be opened with."""
+    from ondevice.kernels.pages import CACHE_DTYPES
+
     if threads is not None and threads < 1:
         raise BadInput(f"threads must be at least 1, not {threads}")
     if context is not None and context < 2:
         raise BadInput(f"a context of {context} tokens has no room for a prompt and an answer")
-    return LanguageSession.open(
-        language_folder(model) or Path(model), threads=threads or processors(), context=context, texts=texts
-    )
+    if cache not in CACHE_DTYPES:
+        raise BadInput(f"a cache is kept as {', '.join(CACHE_DTYPES)}, not {cache!r}")
 
 
 def language_folder(model: str | Path) -> Path | None:

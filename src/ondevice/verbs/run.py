@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.errors import BadInput
-from ondevice.verbs.open import language_folder, open
+from ondevice.verbs.open import check_settings, language_folder, open
 
 if TYPE_CHECKING:
     from ondevice.backends.language import LanguageSession
+    from ondevice.kernels import CacheDtype
     from ondevice.models.tasks import Floats
     from ondevice.runtime.decode.sampling import Sampling
     from ondevice.runtime.decode.spelling import Piece
@@ -63,13 +63,15 @@ def write(
     threads: int | None = None,
     context: int | None = None,
     memory: str | int | None = None,
+    cache: CacheDtype = "float16",
 ) -> Iterator[Piece]:
     """Text of a language model, piece by piece; see `ondevice.open_language` for many calls.
 
     prompt: a text to go on with, or messages [{"role", "content"}, ...] for a model with a chat template.
     sampling: greedy unless given. limit: most tokens. stop: strings that end the text. memory: see `open_within`.
+    cache: see `ondevice.open_language`.
     """
-    with open_within(model, memory, threads=threads, context=context) as session:
+    with open_within(model, memory, threads=threads, context=context, cache=cache) as session:
         settings: dict[str, Any] = {"sampling": sampling, "limit": limit, "stop": stop}
         if isinstance(prompt, str):
             yield from session.generate(prompt, **settings)
@@ -84,27 +86,26 @@ def open_within(
     threads: int | None = None,
     context: int | None = None,
     keep: int = 0,
+    cache: CacheDtype = "float16",
 ) -> LanguageSession:
     """A session on a language model for one text at a time, in a process that stays within so much memory.
 
     memory: such as "600MB", of the whole process; None for no limit. It is planned before the weights are loaded:
     where no context is asked for, the longest that fits is taken. keep: how many texts that have ended a new one may
-    go on from. Raises BudgetNotMet where it does not fit, with what would.
+    go on from. cache: see `ondevice.open_language`. Raises BudgetNotMet where it does not fit, with what would.
     """
     from ondevice.backends.language import LanguageSession, read_files
     from ondevice.backends.native import processors
     from ondevice.devices.budget import parse_bytes
     from ondevice.runtime.budget import plan_memory
 
-    if threads is not None and threads < 1:
-        raise BadInput(f"threads must be at least 1, not {threads}")
-    if context is not None and context < 2:
-        raise BadInput(f"a context of {context} tokens has no room for a prompt and an answer")
+    check_settings(threads, context, cache)
     files = read_files(language_folder(model) or Path(model))
     if memory is not None:
         limit = parse_bytes(memory, "memory")
-        context = plan_memory(files.tensors, files.config, limit, context=context).context
-    return LanguageSession.of(files, threads=threads or processors(), context=context, keep=keep)
+        plan = plan_memory(files.tensors, files.config, limit, context=context, cache_dtype=cache)
+        context = plan.context
+    return LanguageSession.of(files, threads=threads or processors(), context=context, keep=keep, cache=cache)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ondevice.backends.session import Session
+    from ondevice.kernels import CacheDtype
     from ondevice.runtime.server.app import Api
     from ondevice.runtime.server.served import Embedder, Limits, Writer
 
@@ -29,6 +30,7 @@ def serve(
     name: str | None = None,
     threads: int | None = None,
     context: int | None = None,
+    cache: CacheDtype = "float16",
     limits: Limits | None = None,
 ) -> None:
     """Serve a model until the process is told to stop; running answers are finished first, within a limit.
@@ -36,7 +38,8 @@ def serve(
     model: a language model (a folder, a file, or a name of the zoo), or one that embeds (an artifact, a checkpoint of
     the BERT family, or "minilm"). host: who may
     connect; the default is this machine alone, any other needs a key. key: what clients send as a bearer token.
-    name: what they call the model; the folder's name unless given. context: longest text in tokens.
+    name: what they call the model; the folder's name unless given. context: longest text in tokens. cache: see
+    `ondevice.open_language`.
     """
     if host not in ("127.0.0.1", "::1", "localhost") and not key:
         raise BadInput(f"--host {host} lets other machines in; set a key that they must send")
@@ -48,7 +51,7 @@ def serve(
         from ondevice.runtime.server.patience import patient
     except ImportError as error:
         raise MissingExtra("uvicorn", "serve", "to serve a model") from error
-    api = application(model, key=key, name=name, threads=threads, context=context, limits=limits)
+    api = application(model, key=key, name=name, threads=threads, context=context, cache=cache, limits=limits)
     uvicorn.run(
         api.app(),
         host=host,
@@ -69,6 +72,7 @@ def application(
     name: str | None = None,
     threads: int | None = None,
     context: int | None = None,
+    cache: CacheDtype = "float16",
     limits: Limits | None = None,
 ) -> Api:
     """What `serve` serves: `.app()` is an ASGI application for any server."""
@@ -79,15 +83,15 @@ def application(
         raise MissingExtra(error.name or "starlette", "serve", "to serve a model") from error
     name = name or Path(model).name.removesuffix(".gguf")
     embedding = None if language_folder(model) else _embedding_session(model, threads)
-    served = Served(name, _embedder(embedding) if embedding else _writer(model, threads, context))
+    served = Served(name, _embedder(embedding) if embedding else _writer(model, threads, context, cache))
     return Api(served, key=key, limits=limits)
 
 
-def _writer(model: str | Path, threads: int | None, context: int | None) -> Writer:
+def _writer(model: str | Path, threads: int | None, context: int | None, cache: CacheDtype) -> Writer:
     from ondevice.runtime.engine import Engine
     from ondevice.runtime.server.served import Writer
 
-    session = open_language(model, threads=threads, context=context, texts=_TOGETHER)
+    session = open_language(model, threads=threads, context=context, texts=_TOGETHER, cache=cache)
     engine = Engine(session.engine.decoder, keep=_KEPT)
     return Writer(engine, session.tokenizer, session.template, session.ends)
 
