@@ -23,9 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ondevice.errors import BadInput
+from ondevice.models import zoo
 from ondevice.runtime.server.app import Api
 from ondevice.runtime.server.patience import patient
 from ondevice.runtime.server.served import Limits
+from ondevice.verbs.export import export
 from ondevice.verbs.open import open_language
 from ondevice.verbs.serve import application, serve
 
@@ -343,6 +345,34 @@ def test_a_cache_of_eight_bits_writes_what_one_text_alone_does(folder: Path) -> 
                 assert answer == "".join(piece.text for piece in session.generate(prompt, limit=20))
     finally:
         run.stop()
+
+
+def test_a_gguf_file_by_the_official_client(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs gguf: pip install 'ondevice-ml[gguf]'")
+    file = export("reference-lm", "gguf", out=tmp_path / "out").folder / "model.gguf"
+    file = file.rename(tmp_path / "small-lm.F16.gguf")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ondevice", "serve", file.name, "--port", str(port), "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=tmp_path)
+    try:
+        assert process.stderr is not None
+        assert b"model: small-lm.F16 " in process.stderr.readline()
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=9)
+        [model] = client.models.list()
+        answer = client.completions.create(model=model.id, prompt="import os", max_tokens=12, temperature=0)
+        stream = client.completions.create(
+            model="small-lm.F16", prompt="import os", max_tokens=12, temperature=0, stream=True
+        )
+        want = text(zoo.locate("reference-lm"), "import os", 12)
+        assert answer.choices[0].text == "".join(chunk.choices[0].text for chunk in stream) == want
+        with pytest.raises(openai.NotFoundError, match=r"there is: small-lm\.F16"):
+            client.completions.create(model="small-lm", prompt="import os")
+        with pytest.raises(openai.BadRequestError, match="no chat template"):
+            client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "hello"}])
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_full_queue_says_so(folder: Path) -> None:

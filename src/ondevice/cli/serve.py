@@ -28,10 +28,14 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Serve a model behind OpenAI's API, with a page to chat on."""
+    from ondevice.verbs.serve import model_name
     from ondevice.verbs.serve import serve as run
 
     notes.print(
-        f"  page: http://{host}:{port}/   API: http://{host}:{port}/v1   Ctrl-C ends it", highlight=False
+        f"  model: {name or model_name(model)}   page: http://{host}:{port}/   "
+        f"API: http://{host}:{port}/v1   Ctrl-C ends it",
+        highlight=False,
+        soft_wrap=True,
     )
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
     run(model, host=host, port=port, key=key, name=name, **opening)

@@ -81,10 +81,15 @@ def application(
         from ondevice.runtime.server.served import Served
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve", "to serve a model") from error
-    name = name or Path(model).name.removesuffix(".gguf")
+    name = name or model_name(model)
     embedding = None if language_folder(model) else _embedding_session(model, threads)
     served = Served(name, _embedder(embedding) if embedding else _writer(model, threads, context, cache))
     return Api(served, key=key, limits=limits)
+
+
+def model_name(model: str | Path) -> str:
+    """What clients call a model that was given no other name: the folder's, or the file's without its ending."""
+    return Path(model).absolute().name.removesuffix(".gguf")
 
 
 def _writer(model: str | Path, threads: int | None, context: int | None, cache: CacheDtype) -> Writer:
