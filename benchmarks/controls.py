@@ -81,8 +81,8 @@ def findings(seed: int) -> Figures:
     from sklearn.preprocessing import StandardScaler
 
     train, test = xrays.make("train", 2500, seed=seed), xrays.make("test", 600, seed=seed)
-    x, y = pixels(train["images"]), torch.from_numpy(train["labels"]).float()
-    tested, truth = pixels(test["images"]), test["labels"]
+    x, y = pixels(train["images"]), torch.from_numpy(train["findings"]).float()
+    tested, truth = pixels(test["images"]), test["findings"]
     torch.manual_seed(seed)
     module = network(x.shape[1], y.shape[1])
     frozen = frozen_random(module, x, seed)
@@ -94,7 +94,7 @@ def findings(seed: int) -> Figures:
         module,
         lambda rows: functional.binary_cross_entropy_with_logits(module(x[rows]), y[rows]),
         len(x),
-        8,
+        24,
         seed,
     )
     with torch.inference_mode():

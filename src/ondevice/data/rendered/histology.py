@@ -8,8 +8,9 @@ with holes (ductal), single files (lobular), islands in mucin (mucinous), fronds
 number of nuclei overlap; stain, scanner, focus and the patient's own manner vary across all kinds.
 Train and test differ in patients (numbers in facts["patients"]), each with a diagnosis, a stain and a manner.
 
-Measured (1,536 train, 480 test, 96 pixels, 8 classes): a linear head on the frozen random features of a small CNN
-(4 stages, 16 to 96 channels) 38.5 %; the same CNN after 12 epochs 95.0 %.
+Measured by benchmarks/controls.py (1,536 train, 480 test, 96 pixels, 8 classes): a linear head on the frozen random
+features of a small CNN (4 stages, 16 to 96 channels) 56.7 %, on the picture at 10 by 10 pixels 34.0 %; the same CNN
+after 30 epochs 98.1 %.
 """
 
 from __future__ import annotations

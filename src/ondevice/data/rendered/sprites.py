@@ -6,10 +6,9 @@ captions: that is `moving`.
 Train and test share the twenty classes and nothing of how they look: the objects' styles (combinations of features
 of their build), their patterns, the patterns behind them and the pieces of clutter are disjoint.
 
-Measured on 2000 of the test at 48 pixels (chance is 5 %): reference-resnet 62.3 %, reference-mobilenet 58.5 %, both
-after some 15 epochs of 10000 pictures and still short of what they could learn (70 % on pictures of the training
-itself). Controls: a linear head on the same networks with frozen random weights 5.7 % and 5.5 %; on one random layer of
-256 filters of 7 by 7 pixels, the strongest of those tried, 17.5 %; on the pixels themselves about 10 %.
+Measured on 2000 of the test at 48 pixels (chance is 5 %): reference-resnet 75.8 %, reference-mobilenet 79.5 %.
+Controls: a linear head on the same networks with frozen random weights 5.7 % and 5.5 %; on one random layer of 256
+filters of 7 by 7 pixels, the strongest of those tried, 17.5 %; on the picture at 10 by 10 pixels 10.3 %.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 What is said are numbers, which espeak-ng reads out in every language, so that no text has to be translated.
 Train and test differ in voices and in numbers. Every language is spoken by every voice of its split: what tells
 languages apart is their sounds. Knows nothing of networks.
+
+Measured by benchmarks/controls.py (1,200 train, 400 test, 20 languages): a linear head on the frozen random features of
+a small CNN over log-mel spectra 22.0 %, on coarse spectra 23.2 %; the same CNN after 15 epochs 69.5 %.
 """
 
 from __future__ import annotations
