@@ -1,0 +1,1 @@
+"""RTL in Amaranth, each beside its bit-accurate model."""
