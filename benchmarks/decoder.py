@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,27 @@ from ondevice.kernels import PAGE, Kernels
 from ondevice.measure.here import machine
 from ondevice.measure.memory import own_peak
 from ondevice.runtime.decoder import Decoder
-from ondevice.runtime.weights.random import SHAPES, random_decoder
+from ondevice.runtime.weights.random import SHAPES, RandomTensor, random_decoder
 from ondevice.verbs.bench_decoder import bench_decoder
+
+
+def mixed_decoder(shape: str, bits: float, group_size: int) -> tuple[dict[str, Any], dict[str, RandomTensor]]:
+    """A random decoder whose weights have so many bits on average, scales apart; every matrix has the whole number
+    below or above, in turn."""
+    narrow = math.floor(bits)
+    config, tensors = random_decoder(shape, bits=narrow, group_size=group_size)
+    if bits == narrow:
+        return config, tensors
+    wide = random_decoder(shape, bits=narrow + 1, group_size=group_size)[1]
+    weights = widened = 0
+    for name, tensor in tensors.items():
+        if tensor.format["kind"] == "tiles":
+            size = tensor.format["rows"] * tensor.format["columns"]
+            weights += size
+            if widened + size / 2 <= (bits - narrow) * weights:
+                widened += size
+                tensors[name] = wide[name]
+    return config, tensors
 
 
 def main() -> None:
@@ -26,7 +47,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
-    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument(
+        "--bits", type=float, default=4, help="3.4: of every five matrices, three have 3 bits and two 4"
+    )
     parser.add_argument("--group-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=512)
@@ -37,7 +60,7 @@ def main() -> None:
         "--against", nargs="*", default=[], help="llama.cpp openvino torch, in turn with ours"
     )
     arguments = parser.parse_args()
-    config, tensors = random_decoder(arguments.shape, bits=arguments.bits, group_size=arguments.group_size)
+    config, tensors = mixed_decoder(arguments.shape, arguments.bits, arguments.group_size)
     size = sum(tensor.array.nbytes for tensor in tensors.values())
     room = -(-max(arguments.prompt, arguments.context + arguments.tokens + 1) // PAGE) * PAGE
     decoder = Decoder(

@@ -78,7 +78,7 @@ def arms(model: Model, calibration: Calibration) -> Iterator[Arm]:
             yield f"{method} {bits} bits, {activations} activations", fitted, matrix_bytes(fitted)
     menu = Menu(model, calibration)
     weights = matrix_bytes(model) // 4
-    for target in (3.5, 4.0, 4.25):
+    for target in (3.5, 3.7, 3.8, 4.0, 4.25):
         plan = solve(menu.choices, [Limit("storage", target * weights / 8, lambda choice: choice.nbytes)])
         fitted = menu.build(plan)
         yield f"plan {target} bits, int8 activations", fitted, matrix_bytes(fitted)
