@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "conv.h"
+
 enum { PAGE = 64 };   // tokens of a cache that are stored together
 enum { PANEL = 16 };  // rows of a weight matrix that are stored together
 
@@ -106,6 +108,7 @@ struct KernelTable {
     void (*rotate)(float* head, const float* cosine, const float* sine, ptrdiff_t half);
     void (*attend_paged)(const PagedBlock* block);
     ptrdiff_t (*attention_scratch)(ptrdiff_t length, ptrdiff_t head_size);  // bytes
+    const ConvTable* convolution;
 };
 
 // The value of an IEEE half, also infinite, NaN or subnormal.

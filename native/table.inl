@@ -1,5 +1,7 @@
 // Last of the files included by each instruction set: its entry in the dispatch.
+#include "conv.inl"
+
 static KernelTable table(const char* name, void (*half)(const AttentionBlock*, void*) = attention) {
     return {name, TILE_PANELS, quantize_rows, unpack, linear_int8, FEW_ROWS, WEIGHT_OFFSET, linear_few, linear_float, layer_norm, activate, attention, half,
-            rms_norm, gated, rotate, attend_paged, attention_scratch};
+            rms_norm, gated, rotate, attend_paged, attention_scratch, &conv_table};
 }
