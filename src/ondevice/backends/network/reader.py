@@ -6,6 +6,7 @@ keeps its ONNX form for a fallback.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,16 @@ class OnnxFile:
 
 
 def _without_weights(model: Any) -> Any:
-    """Floats as inputs of the same names and sizes, so that sizes are worked out without copying weights about."""
+    """Weights as inputs of the same names and sizes, so that sizes are worked out without copying values about.
+
+    Few values stay: they may be sizes or scales.
+    """
     from onnx import TensorProto, helper
 
     graph, known = model.graph, {value.name for value in model.graph.input}
-    floats = [it for it in graph.initializer if it.data_type == TensorProto.FLOAT]
-    others = [it for it in graph.initializer if it.data_type != TensorProto.FLOAT]
+    floats = [it for it in graph.initializer if it.data_type == TensorProto.FLOAT and math.prod(it.dims) > 64]
+    large = {it.name for it in floats}
+    others = [it for it in graph.initializer if it.name not in large]
     del graph.initializer[:]
     graph.initializer.extend(others)
     for tensor in floats:
