@@ -25,6 +25,7 @@ from ondevice.runtime.decode.spelling import Piece, Spelling
 from ondevice.runtime.decoder import FAMILIES, Decoder, Shape
 from ondevice.runtime.engine import Engine
 from ondevice.runtime.projection import Tensors
+from ondevice.runtime.residency import CHUNK, Rates, ResidencyPlan, measure_rates
 from ondevice.runtime.weights.gguf import tokenizer as gguf_tokenizer
 from ondevice.runtime.weights.gguf.container import is_gguf, read_container
 from ondevice.runtime.weights.gguf.model import GgufModel
@@ -66,9 +67,12 @@ def read_files(path: str | Path) -> Files:
 
 
 class LanguageSession(Closing):
-    """A decoder that is ready to write. Close it, or use it in a `with` block."""
+    """A decoder that is ready to write. Close it, or use it in a `with` block. residency, rates: where its weights are
+    streamed, what stays in memory, and how fast the rest comes."""
 
     backend = "native"
+    residency: ResidencyPlan | None = None
+    rates: Rates | None = None
 
     def __init__(
         self,
@@ -107,23 +111,31 @@ class LanguageSession(Closing):
         texts: int = 1,
         keep: int = 0,
         cache: CacheDtype = "float16",
+        residency: ResidencyPlan | None = None,
     ) -> LanguageSession:
-        """The same of files that are read already. keep: how many texts that have ended a new one may go on from."""
+        """The same of files that are read already. keep: how many texts that have ended a new one may go on from.
+        residency: what of the weights stays in memory; all where there is no such plan, else its context holds."""
         positions = Shape.of(files.config).positions
-        room = texts * min(context or positions, positions)
+        tensors, kernels, rates, chunk = files.tensors, Kernels(threads), None, {}
+        if residency is not None:
+            tensors = residency.open(tensors)
+            rates, chunk = measure_rates(residency, tensors, kernels), {"chunk": CHUNK}
+            context, texts = residency.context, 1
         decoder = Decoder(
-            files.tensors,
+            tensors,
             files.config,
-            Kernels(threads),
+            kernels,
             context=context,
-            cache_tokens=room,
+            cache_tokens=texts * min(context or positions, positions),
             cache_dtype=cache,
         )
         if (tokens := files.tokenizer.get_vocab_size()) > decoder.vocabulary:
             raise BadInput(
                 f"the tokenizer does not match the model: it has {tokens} tokens, the model {decoder.vocabulary}"
             )
-        return cls(Engine(decoder, keep=keep), files.tokenizer, files.template, files.ends)
+        session = cls(Engine(decoder, keep=keep, **chunk), files.tokenizer, files.template, files.ends)
+        session.residency, session.rates = residency, rates
+        return session
 
     @cached_property
     def template(self) -> ChatTemplate | None:

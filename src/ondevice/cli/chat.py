@@ -42,6 +42,14 @@ def chat(session: LanguageSession, system: str | None, settings: dict[str, Any])
                 notes.print(f"  {problem}; /reset begins anew", style="red", highlight=False, markup=False)
 
 
+def say_residency(session: LanguageSession) -> None:
+    """What a limit on memory came to."""
+    said = f"context: {session.engine.decoder.context} tokens"
+    if session.residency is not None and session.rates is not None:
+        said = session.residency.describe(session.rates)
+    notes.print(f"  {said}", style="dim", highlight=False, soft_wrap=True)
+
+
 def show(pieces: Iterator[Piece]) -> str:
     """Print text as it comes, then how fast it came; Ctrl-C ends it early."""
     start, first, text, count = time.perf_counter(), 0.0, "", 0

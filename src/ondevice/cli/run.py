@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ondevice.cli.output import AsJson, Cache, Threads, console, notes, print_json
+from ondevice.cli.output import AsJson, Cache, Threads, console, print_json
 
 
 def run(
@@ -38,7 +38,10 @@ def run(
     system: Annotated[str | None, typer.Option(help="Of a chat: what the model is told first.")] = None,
     cache: Cache = "float16",
     memory: Annotated[
-        str | None, typer.Option(help="Most memory of the process, as in 600MB; the context is cut to fit.")
+        str | None,
+        typer.Option(
+            help="Most memory of the process, as in 600MB; the context is cut, and weights streamed, to fit."
+        ),
     ] = None,
     prompt_cache: Annotated[
         Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
@@ -53,7 +56,7 @@ def run(
     if language_folder(model) is None:
         _texts(model, texts, backend, threads, as_json)
         return
-    from ondevice.cli.chat import chat, show
+    from ondevice.cli.chat import chat, say_residency, show
     from ondevice.runtime.decode.sampling import Sampling
     from ondevice.verbs.run import open_within
     from ondevice.verbs.run import prompt_cache as cached
@@ -66,7 +69,7 @@ def run(
         cached(session, model, prompt_cache) if prompt_cache else nullcontext(),
     ):
         if memory:
-            notes.print(f"  context: {session.engine.decoder.context} tokens", style="dim", highlight=False)
+            say_residency(session)
         given = prompt if prompt is not None else " ".join(texts or [])
         if not given and session.template is not None and sys.stdin.isatty() and not as_json:
             chat(session, system, settings)

@@ -25,6 +25,9 @@ def serve(
     ] = None,
     context: Annotated[int | None, typer.Option(help="Longest text in tokens.")] = None,
     cache: Cache = "float16",
+    memory: Annotated[
+        str | None, typer.Option(help="Most memory of the process, as in 600MB; weights are streamed to fit.")
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Serve a model behind OpenAI's API, with a page to chat on."""
@@ -37,5 +40,5 @@ def serve(
         highlight=False,
         soft_wrap=True,
     )
-    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "memory": memory}
     run(model, host=host, port=port, key=key, name=name, **opening)

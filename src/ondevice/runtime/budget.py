@@ -25,7 +25,7 @@ from ondevice.runtime.kv.paged import PagedCache
 from ondevice.runtime.projection import Stored, Tensors
 
 _CHUNK = 512  # tokens of a prompt that the engine reads in one step
-_SLACK = 24_000_000  # what is imported later, threads, and what the allocator keeps
+SLACK = 24_000_000  # what is imported later, threads, and what the allocator keeps
 _SHORTEST = 128  # tokens; less is no conversation
 
 
@@ -63,7 +63,7 @@ def plan_memory(
     held = resident_bytes() if process is None else process
     weights = sum(_bytes_of(tensor) for tensor in tensors.values())
     wanted = min(context or shape.positions, shape.positions)
-    working = _working_bytes(shape, config, min(_CHUNK, wanted)) + _SLACK
+    working = working_bytes(shape, config, min(_CHUNK, wanted)) + SLACK
 
     def cache(tokens: int, dtype: CacheDtype = cache_dtype) -> int:
         return PagedCache.bytes_of(tokens, shape.layers, shape.cached_heads, shape.head_size, dtype)
@@ -123,7 +123,7 @@ def _bytes_of(tensor: Stored) -> int:
     return used if in_file == used else used + in_file
 
 
-def _working_bytes(shape: Shape, config: Mapping[str, Any], tokens: int) -> int:
+def working_bytes(shape: Shape, config: Mapping[str, Any], tokens: int) -> int:
     """Float32 rows of the activations that live at once, and the logits with what sampling makes of them."""
     inner = int(config.get("intermediate_size") or 4 * shape.hidden)
     joint = (2 * shape.heads + 2 * shape.cached_heads) * shape.head_size

@@ -9,21 +9,33 @@ cut into steps, or on threads: not in a single bit.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
-from ondevice.kernels import CacheDtype, Kernels, Layer, Linear, Stack
-from ondevice.runtime.kv.paged import CachedSequence, CacheFull, PagedCache, places
+from ondevice.errors import BadArtifact, BadInput, OndeviceError, UnsupportedModel
+from ondevice.kernels import CacheDtype, Kernels, Layer, Linear, Matrix, Stack
+from ondevice.runtime.kv.paged import CachedSequence, PagedCache, places
 from ondevice.runtime.moe.experts import Expert, Experts, read_dense, read_experts
-from ondevice.runtime.projection import Projection, Tensors, read_projection, read_vector, side_by_side
+from ondevice.runtime.projection import (
+    Projection,
+    Stored,
+    Tensors,
+    read_matrix,
+    read_projection,
+    read_vector,
+    side_by_side,
+)
 from ondevice.runtime.rotary import tables
-from ondevice.runtime.table import read_table
+from ondevice.runtime.table import Table, read_table
+from ondevice.runtime.weights.panels import PanelTable
+from ondevice.runtime.weights.source import Key, WeightSource
 
+Hook = Callable[[int, npt.NDArray[np.float32]], None]
 Floats = npt.NDArray[np.float32]
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
 _GATES = {
@@ -96,8 +108,11 @@ class Block:
 class Decoder:
     """Logits of the next token of sequences whose past is in a cache.
 
-    tensors: stored tensors by their Hugging Face names. config: the Hugging Face configuration. context: longest
-    sequence in tokens. cache_tokens: of all sequences together; None for one of the whole context.
+    tensors: stored tensors by their Hugging Face names; a `WeightSource` may have them in memory only while they are
+    used. config: the Hugging Face configuration. context: longest sequence in tokens. cache_tokens: of all sequences
+    together; None for one of the whole context.
+    before_layer, after_layer: called in every step with a layer's number and the hidden states (tokens, hidden) that
+    enter or leave it; None for no call, and then layers that are in memory run as one native call.
     Raises UnsupportedModel for another architecture, BadArtifact where tensors are missing or do not fit.
     """
 
@@ -117,7 +132,13 @@ class Decoder:
         gemma = config["model_type"] == "gemma"
         self._norm_offset = np.float32(1.0 if gemma else 0.0)
         self._embedding_scale = np.float32(np.sqrt(np.float32(shape.hidden))) if gemma else None
-        self.table = read_table(tensors, "model.embed_tokens")
+        self.before_layer: Hook | None = None
+        self.after_layer: Hook | None = None
+        source = tensors if isinstance(tensors, WeightSource) else None
+        self._hold = source.hold if source else _nothing
+        self.table: Table | PanelTable = (
+            source.table("model.embed_tokens") if source else read_table(tensors, "model.embed_tokens")
+        )
         if self.table.columns != shape.hidden:
             raise BadArtifact(
                 f"the embeddings have {self.table.columns} values, config.json says {shape.hidden}"
@@ -127,18 +148,17 @@ class Decoder:
             raise BadArtifact(f"{len(numbers)} layers are stored, config.json says {shape.layers}")
         self.blocks = [self._block(tensors, f"model.layers.{number}") for number in range(shape.layers)]
         self.final_norm = self._gamma(tensors, "model.norm", shape.hidden)
-        self.head = self._head(tensors)
+        self._heads = self._read_heads(tensors)
         self.cosine, self.sine = tables(config, shape.head_size, self.context)
         self.cache = PagedCache(
             cache_tokens or self.context, shape.layers, shape.cached_heads, shape.head_size, cache_dtype
         )
-
-        self._stack = self._whole()
+        self._stack = None if source and source.streams_layers else self._whole()
 
     @property
     def vocabulary(self) -> int:
         """Rows of the logits."""
-        return self.head.rows
+        return sum(head.rows for _, head in self._heads)
 
     def step(
         self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], *, every: bool = False
@@ -146,8 +166,8 @@ class Decoder:
         """Read the next tokens of each sequence; the logits after its last one, (1, vocabulary) each.
 
         every: after every token, (tokens, vocabulary). Raises BadInput for tokens outside the vocabulary, an empty
-        part, and a sequence longer than the context; CacheFull where the cache has no room. Then no sequence has
-        changed.
+        part, and a sequence longer than the context; CacheFull where the cache has no room; BadInput or BadArtifact
+        where weights cannot be read. Then no sequence has changed.
         """
         ids = [np.asarray(tokens, np.int64) for _, tokens in batch]
         if not batch:
@@ -156,16 +176,15 @@ class Decoder:
         try:
             for (sequence, _), tokens in zip(batch, ids):
                 sequence.reserve(len(tokens))
-        except CacheFull:
+            states = self._states(batch, np.concatenate(ids).astype(np.int32))
+            ends = np.cumsum([len(tokens) for tokens in ids])
+            logits = self._logits(states if every else np.ascontiguousarray(states[ends - 1]))
+        except OndeviceError:
             for sequence, _ in batch:
                 sequence.rollback(sequence.length)  # gives back what was reserved
             raise
-        states = self._states(batch, np.concatenate(ids).astype(np.int32))
-        ends = np.cumsum([len(tokens) for tokens in ids])
         for (sequence, _), tokens in zip(batch, ids):
             sequence.advance(len(tokens))
-        wanted = states if every else np.ascontiguousarray(states[ends - 1])
-        logits = self.head.apply(self.kernels, wanted)
         return np.split(logits, ends[:-1]) if every else [row[None] for row in logits]
 
     def _states(
@@ -174,17 +193,20 @@ class Decoder:
         """The normalised hidden states after the last layer, (tokens, hidden)."""
         kernels, shape = self.kernels, self.shape
         where = places((sequence, len(tokens)) for sequence, tokens in batch)
-        states = kernels.embed(self.table.matrices, self.table.look_up(ids))
+        states = self.table.embed(kernels, ids)
         if self._embedding_scale is not None:
             states *= self._embedding_scale
         update: Floats | None = None
         scale = shape.head_size**-0.5
-        if self._stack is not None:
+        if self._stack is not None and not self.before_layer and not self.after_layer:
             update = self._stack.run(states, where, self.cosine, self.sine, scale)
             return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
-        for block, cache, window in zip(self.blocks, self.cache.layers, shape.window, strict=True):
+        layers = zip(self.blocks, self.cache.layers, shape.window, strict=True)
+        for number, (block, cache, window) in enumerate(layers):
+            self._call_hooks(number, states, update)
             normal = kernels.rms_norm(states, block.attention_norm, shape.epsilon, update=update)
-            joint = _together(kernels, block.joint, normal)
+            with self._hold((number, "joint")):
+                joint = _together(kernels, block.joint, normal)
             by_head = block.query_norm is not None and block.query_norm.size == shape.head_size
             if not by_head:
                 self._normalise_all(block, joint)
@@ -194,10 +216,38 @@ class Decoder:
                 epsilon=shape.epsilon,
             )  # fmt: skip
             mixed = kernels.attend(joint, shape.heads, cache, where, scale, window=window)
-            update = block.output.apply(kernels, mixed)
+            with self._hold((number, "output")):
+                update = block.output.apply(kernels, mixed)
             normal = kernels.rms_norm(states, block.feed_norm, shape.epsilon, update=update)
-            update = block.feed.apply(kernels, normal, shape.gate)
+            update = self._feed(number, block.feed, normal)
+        self._call_hooks(shape.layers, states, update)
         return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
+
+    def _feed(self, number: int, feed: Expert | Experts, normal: Floats) -> Floats:
+        if isinstance(feed, Experts):
+            with self._hold((number, "feed")):
+                return feed.apply(self.kernels, normal, self.shape.gate)
+        with self._hold((number, "widen")):
+            wide = feed.gated(self.kernels, normal, self.shape.gate)
+        with self._hold((number, "narrow")):
+            return feed.narrow.apply(self.kernels, wide)
+
+    def _call_hooks(self, number: int, states: Floats, update: Floats | None) -> None:
+        """Between layers number - 1 and number."""
+        if self.before_layer or self.after_layer:
+            whole = states.copy() if update is None else states + update
+            if self.after_layer and number > 0:
+                self.after_layer(number - 1, whole)
+            if self.before_layer and number < self.shape.layers:
+                self.before_layer(number, whole)
+
+    def _logits(self, states: Floats) -> Floats:
+        """(tokens, vocabulary), band by band where the head is in bands."""
+        parts = []
+        for key, head in self._heads:
+            with self._hold(key):
+                parts.append(head.apply(self.kernels, states))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _whole(self) -> Stack | None:
         """The layers as one call, where each is a plain one: no experts, no low-rank products, norms by head."""
@@ -271,14 +321,42 @@ class Decoder:
             raise BadArtifact(f"tensor {name}.weight is missing; the artifact is not a whole model")
         return gamma + self._norm_offset if self._norm_offset else gamma
 
-    def _head(self, tensors: Tensors) -> Projection:
-        if "lm_head.weight" in tensors:
-            return read_projection(tensors, "lm_head")
-        if len(self.table.matrices) != 1:
-            raise UnsupportedModel("an embedding table in bands cannot give logits; store it as one matrix")
-        stored = tensors.get("model.embed_tokens.weight")
-        exact = stored is not None and stored.format.get("activations") == "float"
-        return Projection(Linear(self.table.matrices, int8=self.table.matrices[0].tiled and not exact))
+    def _read_heads(self, tensors: Tensors) -> list[tuple[Key, Projection]]:
+        """The matrix that gives the logits, or its bands, and the stage of each."""
+        own = any(name.startswith("lm_head.") for name in tensors)
+        name = "lm_head" if own else "model.embed_tokens"
+        if not own and isinstance(self.table, Table):
+            if len(self.table.matrices) != 1:
+                raise UnsupportedModel(
+                    "an embedding table in bands cannot give logits; store it as one matrix"
+                )
+            return [(("head", 0), _tied(self.table.matrices[0], tensors.get(f"{name}.weight")))]
+        if not isinstance(tensors, WeightSource) or f"{name}.weight" not in tensors:
+            return [(("head", 0), read_projection(tensors, name))]
+        heads = []
+        for key, band in tensors.head(f"{name}.weight"):
+            only = {**tensors, f"{name}.weight": band}
+            heads.append(
+                (
+                    key,
+                    read_projection(only, name) if own else _tied(read_matrix(only, f"{name}.weight"), band),
+                )
+            )
+        return heads
+
+
+def _tied(matrix: Matrix, stored: Stored | None) -> Projection:
+    """A head that is the embedding table, or a band of it."""
+    exact = stored is not None and stored.format.get("activations") == "float"
+    return Projection(Linear((matrix,), int8=matrix.tiled and not exact))
+
+
+def _nothing(key: Key) -> AbstractContextManager[None]:
+    """Weights that are always there need not be held."""
+    return _FREE
+
+
+_FREE = nullcontext()
 
 
 def _together(kernels: Kernels, parts: Sequence[Projection], x: Floats) -> Floats:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadArtifact
-from ondevice.kernels import Matrix
+from ondevice.kernels import Kernels, Matrix
 from ondevice.runtime.projection import Tensors, read_matrix
 
 Rows = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Table:
         return np.where(bands == np.arange(len(self.matrices))[:, None], self.places[rows], -1).astype(
             np.int32
         )
+
+    def embed(self, kernels: Kernels, ids: Rows) -> Floats:
+        """The rows of some tokens, (tokens, columns)."""
+        return kernels.embed(self.matrices, self.look_up(ids))
 
 
 def stored(tensors: Tensors, name: str) -> bool:

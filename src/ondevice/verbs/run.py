@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ondevice.errors import BudgetNotMet
 from ondevice.verbs.open import check_settings, language_folder, open
 
 if TYPE_CHECKING:
@@ -91,21 +92,32 @@ def open_within(
     """A session on a language model for one text at a time, in a process that stays within so much memory.
 
     memory: such as "600MB", of the whole process; None for no limit. It is planned before the weights are loaded:
-    where no context is asked for, the longest that fits is taken. keep: how many texts that have ended a new one may
-    go on from. cache: see `ondevice.open_language`. Raises BudgetNotMet where it does not fit, with what would.
+    where no context is asked for, the longest that fits is taken; where the weights do not fit, some of them are
+    streamed from storage for every token, and the session's `residency` says which. keep: how many texts that have
+    ended a new one may go on from. cache: see `ondevice.open_language`. Raises BudgetNotMet where it does not fit,
+    with what would.
     """
     from ondevice.backends.language import LanguageSession, read_files
     from ondevice.backends.native import processors
     from ondevice.devices.budget import parse_bytes
     from ondevice.runtime.budget import plan_memory
+    from ondevice.runtime.residency import plan_residency
 
     check_settings(threads, context, cache)
     files = read_files(language_folder(model) or Path(model))
+    opening: dict[str, Any] = {"threads": threads or processors(), "keep": keep, "cache": cache}
     if memory is not None:
         limit = parse_bytes(memory, "memory")
-        plan = plan_memory(files.tensors, files.config, limit, context=context, cache_dtype=cache)
-        context = plan.context
-    return LanguageSession.of(files, threads=threads or processors(), context=context, keep=keep, cache=cache)
+        sizes: dict[str, Any] = {"context": context, "cache_dtype": cache}
+        try:
+            context = plan_memory(files.tensors, files.config, limit, **sizes).context
+        except BudgetNotMet as resident:
+            try:
+                residency = plan_residency(files.tensors, files.config, limit, **sizes)
+            except BudgetNotMet as streamed:
+                raise BudgetNotMet(f"{resident}; {streamed}", limit="memory") from None
+            return LanguageSession.of(files, residency=residency, **opening)
+    return LanguageSession.of(files, context=context, **opening)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ondevice.errors import BadInput, MissingExtra
 from ondevice.verbs.open import language_folder, open, open_language
@@ -31,6 +31,7 @@ def serve(
     threads: int | None = None,
     context: int | None = None,
     cache: CacheDtype = "float16",
+    memory: str | int | None = None,
     limits: Limits | None = None,
 ) -> None:
     """Serve a model until the process is told to stop; running answers are finished first, within a limit.
@@ -39,7 +40,8 @@ def serve(
     the BERT family, or "minilm"). host: who may
     connect; the default is this machine alone, any other needs a key. key: what clients send as a bearer token.
     name: what they call the model; the folder's name unless given. context: longest text in tokens. cache: see
-    `ondevice.open_language`.
+    `ondevice.open_language`. memory: most of the process, see `ondevice.verbs.run.open_within`; it holds the cache of
+    one such text, which all share.
     """
     if host not in ("127.0.0.1", "::1", "localhost") and not key:
         raise BadInput(f"--host {host} lets other machines in; set a key that they must send")
@@ -51,7 +53,9 @@ def serve(
         from ondevice.runtime.server.patience import patient
     except ImportError as error:
         raise MissingExtra("uvicorn", "serve", "to serve a model") from error
-    api = application(model, key=key, name=name, threads=threads, context=context, cache=cache, limits=limits)
+    api = application(
+        model, key=key, name=name, threads=threads, context=context, cache=cache, memory=memory, limits=limits
+    )
     uvicorn.run(
         api.app(),
         host=host,
@@ -73,6 +77,7 @@ def application(
     threads: int | None = None,
     context: int | None = None,
     cache: CacheDtype = "float16",
+    memory: str | int | None = None,
     limits: Limits | None = None,
 ) -> Api:
     """What `serve` serves: `.app()` is an ASGI application for any server."""
@@ -83,7 +88,8 @@ def application(
         raise MissingExtra(error.name or "starlette", "serve", "to serve a model") from error
     name = name or model_name(model)
     embedding = None if language_folder(model) else _embedding_session(model, threads)
-    served = Served(name, _embedder(embedding) if embedding else _writer(model, threads, context, cache))
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
+    served = Served(name, _embedder(embedding) if embedding else _writer(model, memory, **opening))
     return Api(served, key=key, limits=limits)
 
 
@@ -92,12 +98,17 @@ def model_name(model: str | Path) -> str:
     return Path(model).absolute().name.removesuffix(".gguf")
 
 
-def _writer(model: str | Path, threads: int | None, context: int | None, cache: CacheDtype) -> Writer:
+def _writer(model: str | Path, memory: str | int | None, **opening: Any) -> Writer:
     from ondevice.runtime.engine import Engine
     from ondevice.runtime.server.served import Writer
+    from ondevice.verbs.run import open_within
 
-    session = open_language(model, threads=threads, context=context, texts=_TOGETHER, cache=cache)
-    engine = Engine(session.engine.decoder, keep=_KEPT)
+    if memory is not None:
+        session = open_within(model, memory, keep=_KEPT, **opening)
+        engine = session.engine
+    else:
+        session = open_language(model, texts=_TOGETHER, **opening)
+        engine = Engine(session.engine.decoder, keep=_KEPT)
     return Writer(engine, session.tokenizer, session.template, session.ends)
 
 

@@ -36,9 +36,13 @@ class Expert:
 
     def apply(self, kernels: Kernels, x: Floats, gate: str) -> Floats:
         """narrow(activation(gate) * up), (tokens, hidden)."""
+        return self.narrow.apply(kernels, self.gated(kernels, x, gate))
+
+    def gated(self, kernels: Kernels, x: Floats, gate: str) -> Floats:
+        """activation(gate) * up, what narrow takes."""
         parts = [part.apply(kernels, x) for part in self.widen]
         wide = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return self.narrow.apply(kernels, kernels.gated(wide, gate))
+        return kernels.gated(wide, gate)
 
 
 @dataclass(frozen=True)

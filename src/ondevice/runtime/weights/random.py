@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.artifact import Artifact, Contents, StoredTensor, write
 from ondevice.errors import BadInput
 from ondevice.numerics.tiles import PANEL, check_format, stored_bytes
 from ondevice.runtime.weights.shapes import SHAPES, find_shape, matrices, vectors
 
-__all__ = ["SHAPES", "RandomTensor", "random_decoder"]
+__all__ = ["SHAPES", "RandomTensor", "random_decoder", "write_random"]
 
 
 class RandomTensor:
@@ -54,6 +56,15 @@ def random_decoder(
         tensors[f"{name}.weight"] = _tiles(name, rows, columns, bits, group_size, seed)
     tensors["model.norm.weight"] = _vector(config["hidden_size"], 1.0)
     return config, tensors
+
+
+def write_random(
+    folder: str | Path, shape: str | Mapping[str, Any], *, bits: int = 4, group_size: int = 32, seed: int = 0
+) -> Artifact:
+    """An artifact of `random_decoder`, for work on what lies on storage. It has no tokenizer: tokens are numbers."""
+    config, tensors = random_decoder(shape, bits=bits, group_size=group_size, seed=seed)
+    stored = {name: StoredTensor(tensor.format, tensor.array) for name, tensor in tensors.items()}
+    return write(folder, Contents(config, "{}", {"kind": "language"}, stored))
 
 
 def _vector(size: int, value: float) -> RandomTensor:
