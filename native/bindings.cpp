@@ -169,13 +169,15 @@ void remember(Core& core, const Array<float>& joint, int heads, const Places& se
 
 void attend(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
             const Places& slots, const Array<uint8_t>& pool, int kind, int cache_heads, int head_size,
-            const Places& tables, ptrdiff_t window, float scale, const Array<float>& out) {
+            const Places& tables, ptrdiff_t window, float scale, const Array<float>& out, const MaybeFloats& bias,
+            const std::optional<Places>& starts) {
     const ops::Cache cache = cache_of(pool, kind, cache_heads, head_size, tables);
     const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data(),
                           slots_of(slots)};
+    const ops::Bias added{data(bias), bias ? (ptrdiff_t)bias->shape(1) : 0, starts ? starts->data() : nullptr};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
-    ops::attend_paged(core.pool, *core.kernels, rows, cache, window, scale, out.data());
+    ops::attend_paged(core.pool, *core.kernels, rows, cache, window, scale, added, out.data());
 }
 
 // The layers of a decoder that can run in one call.
@@ -245,7 +247,8 @@ NB_MODULE(_core, m) {
         .def("gated", &gated)
         .def("remember", &remember, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
-        .def("attend", &attend)
+        .def("attend", &attend, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = nb::none(), nb::arg() = nb::none())
         .def("run_blocks", &run_blocks)
         .def("embed", &embed);
     bind_io(m);

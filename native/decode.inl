@@ -103,7 +103,10 @@ struct Query {
     const float* values;
     float* out;
     int32_t position;
+    const float* bias;  // of the sequence's first token, or null
 };
+
+static constexpr float LOG2_E = 1.44269504f;
 
 // One page of one key-value head for R rows of queries; the running maximum, sum and output of each are brought
 // up to date. What a row gets does not depend on the rows beside it: a page without a visible key changes nothing.
@@ -132,7 +135,7 @@ static void attend_page(const PagedBlock* b, const Page page, ptrdiff_t page_sta
             for (int r = 0; r < R; ++r) scores[r][start + v] = Page::SCALED ? acc[r][v] * scale : acc[r][v];
         }
     }
-    const float factor = b->scale * 1.44269504f;
+    const float factor = b->scale * LOG2_E;
     for (int r = 0; r < R; ++r) {
         const int32_t last = query[r].position - (int32_t)page_start;
         const int32_t first = b->window > 0 ? last - (int32_t)b->window + 1 : -1;
@@ -140,7 +143,10 @@ static void attend_page(const PagedBlock* b, const Page page, ptrdiff_t page_sta
         for (int v = 0; v < PAGE_VECTORS; ++v) {
             const vi at = lane_numbers() + splat(v * VL);
             const vi seen = (at <= splat(last)) & (at >= splat(first));
-            scores[r][v] = seen ? scores[r][v] * splat(factor) : splat(-__builtin_inff());
+            scores[r][v] *= splat(factor);
+            if (query[r].bias)
+                scores[r][v] = fma(load(query[r].bias + page_start + v * VL), splat(LOG2_E), scores[r][v]);
+            scores[r][v] = seen ? scores[r][v] : splat(-__builtin_inff());
             top = maximum(top, scores[r][v]);
         }
         const float before = largest[r], highest = max_lanes(top);
@@ -194,6 +200,7 @@ static void attend_rows(const PagedBlock* b, ptrdiff_t row) {
         query[r].values = b->queries + token * b->stride + head * b->head_size;
         query[r].out = b->out + token * b->out_stride + head * b->head_size;
         query[r].position = b->positions[token];
+        query[r].bias = b->bias ? b->bias + head * b->bias_stride + b->starts[token] : nullptr;
         last = query[r].position > last ? query[r].position : last;
         first = query[r].position < first ? query[r].position : first;
         largest[r] = -__builtin_inff();

@@ -53,7 +53,9 @@ struct AttentionBlock {
 // keys and of values, PAGE halves each. Of 4 bits a byte holds two, offset by 8, the first in the low bits: keys of
 // values 2 d and 2 d + 1, values d and d + head_size / 2 (head_size is a multiple of 32). Row r is head r % group of
 // token r / group, which attends to the tokens up to its position, or to the last `window` of them where that is
-// positive. Heads of a token lie side by side, tokens `stride` apart.
+// positive. Heads of a token lie side by side, tokens `stride` apart. Where there is a bias, that of a row's head is
+// `bias_stride` floats after the one before, and its value starts[token] + j is added to the score of the token at j; it
+// is read to the end of a page.
 struct PagedBlock {
     const float* queries;
     ptrdiff_t stride;
@@ -67,6 +69,9 @@ struct PagedBlock {
     ptrdiff_t out_stride;
     ptrdiff_t head_size, window;
     float scale;
+    const float* bias;  // may be null
+    ptrdiff_t bias_stride;
+    const int32_t* starts;  // of the tokens
 };
 
 struct KernelTable {

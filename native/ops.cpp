@@ -413,7 +413,7 @@ void remember(Pool& pool, const KernelTable& k, const Joint& joint, const Cache&
 }
 
 void attend_paged(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, ptrdiff_t window,
-                  float scale, float* out) {
+                  float scale, const Bias& bias, float* out) {
     struct Part {
         ptrdiff_t first, tokens, head;
     };
@@ -446,6 +446,11 @@ void attend_paged(Pool& pool, const KernelTable& k, const Joint& joint, const Ca
         block.head_size = size;
         block.window = window;
         block.scale = scale;
+        if (bias.values) {
+            block.bias = bias.values + part.head * group * bias.columns;
+            block.bias_stride = bias.columns;
+            block.starts = bias.starts + part.first;
+        }
         k.attend_paged(&block);
     });
 }

@@ -85,10 +85,17 @@ struct Joint {
 void remember(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, const float* query_gamma,
               const float* key_gamma, float epsilon, const float* cosine, const float* sine, ptrdiff_t half);
 
+// Added to scores, see PagedBlock; values may be null.
+struct Bias {
+    const float* values;  // (heads, columns)
+    ptrdiff_t columns;
+    const int32_t* starts;  // of each token
+};
+
 // out (tokens, heads * head_size) = attention of each token to its sequence's cache. Tokens of one sequence lie
 // one after another.
 void attend_paged(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, ptrdiff_t window,
-                  float scale, float* out);
+                  float scale, const Bias& bias, float* out);
 
 struct Table {
     const Weights* weights;

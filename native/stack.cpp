@@ -48,7 +48,7 @@ void run_blocks(Pool& pool, const KernelTable& k, const Stack& stack, const Step
         const Joint rows{joint.get(), tokens, stack.heads, step.sequences, step.positions};
         remember(pool, k, rows, cache, block.query_gamma, block.key_gamma, stack.epsilon, step.cosine, step.sine,
                  step.half);
-        attend_paged(pool, k, rows, cache, block.window, scale, mixed.get());
+        attend_paged(pool, k, rows, cache, block.window, scale, {}, mixed.get());
         multiply(pool, k, block.output, mixed.get(), tokens, mixed_width, update);
         rms_norm(pool, k, states, update, block.feed_gamma, stack.epsilon, tokens, hidden, normal.get());
         const ptrdiff_t width = block.widen.rows() / 2;

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from ondevice.errors import BadInput
-from ondevice.kernels import PAGE, CacheDtype, Kernels, LayerCache, Places
+from ondevice.kernels import PAGE, Bias, CacheDtype, Kernels, LayerCache, Places
 from ondevice.kernels.pages import CACHE_DTYPES
 
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 130))
@@ -246,3 +246,64 @@ def test_places_outside_the_cache_are_refused(kernels: Kernels) -> None:
     table = np.ones((3, 8), np.float32)
     with pytest.raises(BadInput, match="beyond the 3"):
         kernels.remember(joint, 1, cache, at(0, 5, 0), table, table)
+
+
+@settings(max_examples=12, deadline=None)
+@given(**CHATS, whole=st.booleans())
+def test_a_bias_by_distance_matches_torch(
+    kernels: Kernels,
+    seed: int,
+    lengths: list[int],
+    shared: int,
+    group: int,
+    size: int,
+    window: int,
+    dtype: CacheDtype,
+    whole: bool,
+) -> None:
+    """whole: each token sees all of its sequence, and the bias of tokens after it too."""
+    chat, heads, most = Chat(seed, lengths, shared * group, shared, size, dtype), shared * group, 160
+    chat.sine[:], chat.cosine[:] = 0, 1
+    values = 3 * normal(seed + 9, heads, 2 * most + PAGE)
+    sequences = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    own = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+    seen = np.repeat(np.array(lengths, np.int32) - 1, lengths) if whole else own
+    window = 0 if whole else window
+    joint = np.concatenate(chat.joint)
+    kernels.remember(joint, heads, chat.cache, Places(sequences, own, chat.tables), chat.cosine, chat.sine)
+    bias = Bias(values, most - own)
+    got = kernels.attend(
+        joint, heads, chat.cache, Places(sequences, seen, chat.tables), 0.5, window=window, bias=bias
+    )
+    for row, n in enumerate(lengths):
+        key, value = (stored[None] for stored in chat.kept(row))
+        query = torch.from_numpy(chat.joint[row][:, : heads * size]).view(1, n, heads, size).transpose(1, 2)
+        place = torch.arange(n)
+        distance = place[None] - place[:, None]
+        added = torch.from_numpy(values)[:, most + distance]
+        if not whole:
+            hidden = (distance > 0) | (distance <= -window if window else distance > n)
+            added = added.masked_fill(hidden, -torch.inf)
+        want = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=added[None], scale=0.5, enable_gqa=True
+        )
+        np.testing.assert_allclose(
+            got[sequences == row], want[0].transpose(0, 1).reshape(n, -1).numpy(), atol=3e-5, rtol=3e-5
+        )
+
+
+def test_a_bias_that_does_not_reach_is_refused(kernels: Kernels) -> None:
+    chat = Chat(0, [70], 2, 1, 32, "float32")
+    places = Places(np.zeros(70, np.int32), np.arange(70, dtype=np.int32), chat.tables)
+    starts = np.zeros(70, np.int32)
+    for values, from_, message in (
+        (np.zeros((2, 127), np.float32), starts, "outside the 127 values"),
+        (np.zeros((2, 128), np.float32), starts - 1, "outside the 128 values"),
+        (np.zeros((1, 128), np.float32), starts, r"float32 \(2, n\)"),
+        (np.zeros((2, 128)), starts, "float64"),
+        (np.zeros((2, 128), np.float32), starts[1:], "one a token"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            kernels.attend(
+                chat.joint[0], 2, chat.cache, places, 1.0, bias=Bias(values, np.ascontiguousarray(from_))
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 
 from ondevice.artifact import StoredTensor
 from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
-from ondevice.kernels import Kernels
+from ondevice.kernels import PAGE, CacheDtype, Kernels
 from ondevice.numerics.tiles import quantize_tiled
 from ondevice.runtime.encdec import EncoderDecoder
+from ondevice.runtime.engine import Engine
+from ondevice.runtime.kv.paged import CacheFull
 
 SIZES: dict[str, Any] = {
-    "vocab_size": 97, "d_model": 48, "d_ff": 80, "d_kv": 12, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2,
+    "vocab_size": 97, "d_model": 48, "d_ff": 80, "d_kv": 16, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2,
     "decoder_start_token_id": 0,
 }  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -53,8 +56,29 @@ def tensors(family: str) -> dict[str, StoredTensor]:
     return {name: StoredTensor.dense(value.numpy()) for name, value in state.items() if name not in left_out}
 
 
-def ours(family: str, threads: int = 1) -> EncoderDecoder:
-    return EncoderDecoder(tensors(family), theirs(family).config.to_dict(), Kernels(threads))
+def ours(
+    family: str, threads: int = 1, dtype: CacheDtype = "float32", texts: int = 4, context: int | None = None
+) -> EncoderDecoder:
+    return EncoderDecoder(
+        tensors(family), theirs(family).config.to_dict(), Kernels(threads), cache_dtype=dtype, context=context,
+        cache_tokens=texts * 2 * 192,
+    )  # fmt: skip
+
+
+def greedy(
+    model: EncoderDecoder, sources: list[list[int]], limit: int, stops: Sequence[int] = ()
+) -> list[list[int]]:
+    """What the engine writes of all at once."""
+    engine = Engine(model)
+    numbers = [engine.add(source, limit=limit, stops=stops) for source in sources]
+    found: dict[int, list[int]] = {number: [] for number in numbers}
+    while engine.running:
+        for each in engine.step():
+            assert each.finish != "error", each.error
+            if each.finish != "stop":
+                found[each.text].append(each.choice.token)
+    assert model.cache.bytes_used == 0
+    return list(found.values())
 
 
 def some_ids(seed: int, count: int) -> list[int]:
@@ -84,35 +108,62 @@ def test_greedy_tokens_of_a_padded_batch_match_transformers(family: str) -> None
     generated = theirs(family).generate(
         ids, attention_mask=mask, max_new_tokens=LIMIT, do_sample=False, eos_token_id=None
     )
-    assert ours(family, threads=2).greedy(sources, limit=LIMIT) == generated[:, 1:].tolist()
+    assert greedy(ours(family, threads=2), sources, LIMIT) == generated[:, 1:].tolist()
     for source, want in zip(sources, generated[:, 1:].tolist()):
-        assert ours(family).greedy([source], limit=LIMIT) == [want]
+        assert greedy(ours(family), [source], LIMIT) == [want]
 
 
 def test_a_text_ends_where_the_model_ends_it() -> None:
     model, sources = ours("t5"), [some_ids(3, 9), some_ids(4, 12)]
-    whole = model.greedy(sources, limit=20)
+    whole = greedy(model, sources, 20)
     end = whole[0][7]
     want = [each[: each.index(end)] if end in each else each for each in whole]
-    assert model.greedy(sources, limit=20, ends=[end]) == want
+    assert greedy(model, sources, 20, [end]) == want
 
 
 @settings(max_examples=8, deadline=None)
 @given(
     family=st.sampled_from(list(FAMILIES)),
-    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=4),
-    cuts=st.lists(st.integers(1, 39), max_size=4),
+    lengths=st.lists(st.integers(1, 150), min_size=1, max_size=4),
+    cuts=st.lists(st.integers(1, 89), max_size=4),
+    dtype=st.sampled_from(["float32", "float16", "int8"]),
 )
-def test_batches_chunks_and_threads_change_no_bit(family: str, lengths: list[int], cuts: list[int]) -> None:
+def test_batches_chunks_and_threads_change_no_bit(
+    family: str, lengths: list[int], cuts: list[int], dtype: CacheDtype
+) -> None:
     sources = [some_ids(seed, length) for seed, length in enumerate(lengths)]
-    written = [[0, *some_ids(seed + 50, 39)] for seed in range(len(sources))]
-    whole = ours(family, threads=3)
+    written = [[0, *some_ids(seed + 50, 89)] for seed in range(len(sources))]
+    whole = ours(family, threads=3, dtype=dtype)
     together = whole.step(list(zip(whole.begin(sources), written)), every=True)
-    alone, ends = ours(family), sorted({*cuts, 40})
+    alone, ends = ours(family, dtype=dtype), sorted({*cuts, 90})
     for source, tokens, logits in zip(sources, written, together):
         [text] = alone.begin([source])
         parts = [alone.step([(text, tokens[a:b])], every=True)[0] for a, b in zip([0, *ends], ends)]
         np.testing.assert_array_equal(np.concatenate(parts), logits)
+        text.free()
+
+
+def test_texts_wait_for_room_and_one_that_gives_way_is_written_the_same() -> None:
+    sources = [some_ids(seed, 30 + 40 * seed) for seed in range(4)]
+    want = [greedy(ours("t5"), [source], 100)[0] for source in sources]
+    assert greedy(ours("t5", texts=1), sources, 100) == want  # one source and its text have all of the cache
+
+
+def test_a_fork_goes_its_own_way_from_the_same_source() -> None:
+    model, source = ours("version 1.1"), some_ids(1, 30)
+    ends = [some_ids(2, 5), some_ids(3, 5)]
+    [one] = model.begin([source])
+    model.step([(one, [0, 5, 6])])
+    two = one.fork()
+    got = model.step([(one, ends[0]), (two, ends[1])])
+    for end, logits in zip(ends, got):
+        alone = ours("version 1.1")
+        [fresh] = alone.begin([source])
+        np.testing.assert_array_equal(alone.step([(fresh, [0, 5, 6, *end])])[0], logits)
+    one.free()
+    assert model.cache.bytes_used > 0
+    two.free()
+    assert model.cache.bytes_used == 0
 
 
 def test_tiles_are_read_as_they_are() -> None:
@@ -149,6 +200,19 @@ def test_bad_input() -> None:
         model.step([(text, [0]), (text, [1])])
     assert model.step([]) == []
     assert text.length == 0
+    short = ours("t5", context=20, texts=1)
+    with pytest.raises(BadInput, match="context holds 20"):
+        short.begin([[5] * 21])
+    [text] = short.begin([[5] * 20])
+    with pytest.raises(BadInput, match="context of 20"):
+        short.step([(text, [5] * 21)])
+    used = short.cache.bytes_used
+    assert used == short.cache.page_bytes
+    with pytest.raises(CacheFull):
+        short.begin([[5] * 20] * (short.cache.tokens // PAGE))
+    assert short.cache.bytes_used == used
+    with pytest.raises(CacheFull, match="is full"):
+        Engine(ours("t5", texts=1)).add([5] * 384)
 
 
 def test_what_cannot_be_read_is_refused() -> None:
@@ -156,6 +220,7 @@ def test_what_cannot_be_read_is_refused() -> None:
     for changed, message in (
         ({"model_type": "bart"}, "not 'bart'"),
         ({"feed_forward_proj": "gated-swish2"}, "gated-swish2"),
+        ({"d_kv": 12}, "multiple of 16"),
     ):
         with pytest.raises(UnsupportedModel, match=message):
             EncoderDecoder(stored, config | changed, Kernels(1))

@@ -21,12 +21,13 @@ from ondevice.errors import BadInput
 from ondevice.kernels import reference
 from ondevice.kernels.decoding import Decoding
 from ondevice.kernels.matrix import Linear, Matrix, check, core, core_missing
-from ondevice.kernels.pages import PAGE, CacheDtype, LayerCache, Places
+from ondevice.kernels.pages import PAGE, Bias, CacheDtype, LayerCache, Places
 from ondevice.kernels.stack import Layer, Stack
 
 __all__ = [
     "PAGE",
     "Activation",
+    "Bias",
     "CacheDtype",
     "Kernels",
     "Layer",

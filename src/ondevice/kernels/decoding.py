@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ondevice.errors import BadInput
 from ondevice.kernels import reference_decoding as reference
 from ondevice.kernels.matrix import check
-from ondevice.kernels.pages import CACHE_DTYPES, LayerCache, Places
+from ondevice.kernels.pages import CACHE_DTYPES, Bias, LayerCache, Places
 
 Floats = npt.NDArray[np.float32]
 
@@ -117,11 +117,12 @@ class Decoding:
         scale: float,
         *,
         window: int = 0,
+        bias: Bias | None = None,
         out: Floats | None = None,
     ) -> Floats:
-        """Attention of each token to its sequence's cache up to itself, (tokens, heads * head_size).
+        """Attention of each token to its sequence's cache up to its place, (tokens, heads * head_size).
 
-        joint: as `remember` left it. window: only the last so many tokens; 0 for all.
+        joint: as `remember` left it. window: only the last so many tokens; 0 for all. bias: is added to scaled scores.
         """
         self._check(joint, heads, cache, places)
         shape = (len(joint), heads * cache.head_size)
@@ -129,8 +130,10 @@ class Decoding:
         check("out", out, shape)
         if window < 0:
             raise BadInput(f"window must not be negative, not {window}")
+        if bias is not None:
+            bias.check(heads, places)
         if self._core is None:
-            reference.attend(joint, heads, cache, places, scale, window, out)
+            reference.attend(joint, heads, cache, places, scale, window, bias, out)
         elif out.size:
             self._core.attend(
                 joint,
@@ -142,6 +145,7 @@ class Decoding:
                 window,
                 scale,
                 out,
+                *(() if bias is None else (bias.values, bias.starts)),
             )
         return out
 

@@ -1,6 +1,7 @@
 """The memory of a key-value cache: pages of 64 tokens that sequences take from one pool.
 
-Knows the layout that kernels read and which page belongs to which sequence's place. Knows nothing of models.
+Knows the layout that kernels read, which page belongs to which sequence's place, and what may be added to scores.
+Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -168,3 +169,38 @@ class Places:
         np.maximum.at(last, self.sequences, self.positions // PAGE)
         used = self.tables[np.arange(self.tables.shape[1]) <= last[:, None]]
         return int(used.min()), int(used.max())
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What is added to the scores of one step's tokens.
+
+    values: float32 (heads, n). starts: int32 (tokens,): the score of head h with the token at place j gets
+    values[h, starts + j]. Whole pages are read, so n reaches to the end of a token's last one. With the values of a
+    distance d at origin + d, starts are origin less each token's place.
+    """
+
+    values: Floats
+    starts: npt.NDArray[np.int32]
+
+    def check(self, heads: int, places: Places) -> None:
+        """Raise BadInput unless these are for so many heads and the tokens at these places."""
+        if (
+            self.values.dtype != np.float32
+            or self.values.ndim != 2
+            or not self.values.flags.c_contiguous
+            or len(self.values) != heads
+        ):
+            raise BadInput(
+                f"a bias must be C-contiguous float32 ({heads}, n), not {self.values.dtype} {self.values.shape}"
+            )
+        starts, positions = self.starts, places.positions
+        if starts.dtype != np.int32 or starts.shape != positions.shape or not starts.flags.c_contiguous:
+            raise BadInput(
+                f"starts must be int32 {positions.shape}, one a token, not {starts.dtype} {starts.shape}"
+            )
+        if not len(starts):
+            return
+        last = int((starts.astype(np.int64) + (positions // PAGE + 1) * PAGE).max())
+        if starts.min() < 0 or last > self.values.shape[1]:
+            raise BadInput(f"a token's bias lies outside the {self.values.shape[1]} values of a head")

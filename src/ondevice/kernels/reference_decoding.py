@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.kernels.pages import PAGE, LayerCache, Places
+from ondevice.kernels.pages import PAGE, Bias, LayerCache, Places
 from ondevice.kernels.reference import activate
 
 Floats = npt.NDArray[np.float32]
@@ -56,7 +56,14 @@ def remember(
 
 
 def attend(
-    joint: Floats, heads: int, cache: LayerCache, places: Places, scale: float, window: int, out: Floats
+    joint: Floats,
+    heads: int,
+    cache: LayerCache,
+    places: Places,
+    scale: float,
+    window: int,
+    bias: Bias | None,
+    out: Floats,
 ) -> None:
     """Softmax attention of each token to the cached tokens that it may see."""
     size, group = cache.head_size, heads // cache.heads
@@ -68,6 +75,9 @@ def attend(
         values = np.concatenate([cache.values(page) for page in table], axis=1)[:, seen]
         queries = joint[token, : heads * size].reshape(cache.heads, group, size)
         scores = queries @ keys * np.float32(scale)
+        if bias is not None:
+            added = bias.values[:, bias.starts[token] + first : bias.starts[token] + position + 1]
+            scores += added.reshape(cache.heads, group, -1)
         scores = np.exp(scores - scores.max(axis=2, keepdims=True))
         scores /= scores.sum(axis=2, keepdims=True)
         out[token] = (scores @ values).reshape(-1)

@@ -1,16 +1,14 @@
 """Encoder-decoders on the kernels: T5, its version 1.1, Flan-T5.
 
 Knows the architecture: pre-norm blocks without means or biases, scores that are not scaled, and a bias by the distance
-of two tokens. Knows nothing of tokenizers, files or torch. Matrices run on the kernels; attention, whose bias no kernel
-adds, is NumPy, a text at a time in the encoder and a token at a time in the decoder: so a text's result does not depend
-on what is beside it, nor on how its tokens are cut into steps.
+of two tokens. Knows nothing of tokenizers, files or torch. A text's logits do not depend on what is beside it, on how
+its tokens are cut into steps, or on threads: not in a single bit.
 
 Sources: Raffel et al. 2020, "Exploring the Limits of Transfer Learning"; Shazeer 2020 for the gate of version 1.1.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadArtifact, BadInput, UnsupportedModel
-from ondevice.kernels import Kernels, Linear
+from ondevice.kernels import PAGE, Bias, CacheDtype, Kernels, Linear, Places
+from ondevice.runtime.kv.paged import CachedSequence, CacheFull, PagedCache, places
 from ondevice.runtime.projection import Projection, Tensors, read_projection, read_vector, side_by_side
+from ondevice.runtime.relative import distance_bias
 from ondevice.runtime.table import read_table
 
 Floats = npt.NDArray[np.float32]
@@ -30,7 +30,8 @@ _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu":
 @dataclass(frozen=True)
 class Shape:
     """Sizes, from a Hugging Face configuration. gated: whether the feed-forward layer has a gate. scaled: whether
-    states are divided by sqrt(hidden) before they give logits."""
+    states are divided by sqrt(hidden) before they give logits. start: the token that every text begins with. positions:
+    longest text that the model was made for; longer ones work too."""
 
     hidden: int
     heads: int
@@ -44,6 +45,7 @@ class Shape:
     gated: bool
     scaled: bool
     start: int
+    positions: int
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
@@ -67,11 +69,14 @@ class Shape:
                 float(config.get("layer_norm_epsilon", 1e-6)), _ACTIVATIONS[activation], gate == "gated",
                 bool(config.get("scale_decoder_outputs", tied)),
                 int(config.get("pad_token_id") or 0) if start is None else int(start),
+                int(config.get("n_positions") or 512),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as problem:
             raise BadArtifact(f"config.json lacks a size of the encoder-decoder: {problem!r}") from problem
         if min(shape.heads, shape.head_size, layers, shape.decoder_layers) < 1 or shape.buckets < 4:
             raise BadArtifact("config.json has sizes that are no sizes")
+        if shape.head_size % 16:
+            raise UnsupportedModel(f"heads must hold a multiple of 16 values, not {shape.head_size}")
         if shape.distance <= shape.buckets // 2:
             raise BadArtifact("relative_attention_max_distance must be more than half of the buckets")
         return shape
@@ -79,7 +84,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Attention:
-    """norm comes before it. queries, and keys and values side by side, of what is attended to."""
+    """Of a text to itself. norm comes before it. joint: queries, keys and values in as few products as can be."""
+
+    norm: Floats
+    joint: list[Projection]
+    output: Projection
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """Attention of a text to its source. memory: keys and values of the source."""
 
     norm: Floats
     queries: Projection
@@ -98,43 +112,54 @@ class Feed:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer; crossed: attention to the encoder's states, in the decoder."""
+    """One layer; crossed: in the decoder."""
 
     attention: Attention
-    crossed: Attention | None
+    crossed: Crossed | None
     feed: Feed
 
 
-class Written:
-    """A text that the decoder writes. length: tokens that it has read."""
+class Written(CachedSequence):
+    """A text that the decoder writes: its own tokens, and the source that they are written of, in one cache."""
 
-    def __init__(self, layers: int, crossed: list[tuple[Floats, Floats]]) -> None:
-        self.length = 0
-        self.crossed = crossed  # keys and values of the source, (heads, tokens, head_size) by layer
-        self.past: list[tuple[Floats, Floats]] = [(crossed[0][0][:, :0], crossed[0][0][:, :0])] * layers
+    def __init__(self, cache: PagedCache, source: CachedSequence) -> None:
+        super().__init__(cache)
+        self.source = source
 
-    def remember(self, layer: int, place: int, keys: Floats, values: Floats) -> tuple[Floats, Floats]:
-        """Keep one token's keys and values, (heads, head_size); all up to it, (heads, tokens, head_size)."""
-        room = self.past[layer]
-        if room[0].shape[1] <= place:  # doubles, so that a long text is not copied for each token
-            grown = np.zeros((2, len(keys), max(16, 2 * place), keys.shape[1]), np.float32)
-            for new, old in zip(grown, room, strict=True):
-                new[:, :place] = old
-            room = self.past[layer] = (grown[0], grown[1])
-        room[0][:, place], room[1][:, place] = keys, values
-        return room[0][:, : place + 1], room[1][:, : place + 1]
+    def fork(self) -> Written:
+        """Another text with the same past and source."""
+        other = Written(self._cache, self.source.fork())
+        own = super().fork()
+        other._pages, other.length = own._pages, own.length
+        return other
+
+    def free(self) -> None:
+        """Give all pages back, the source's too; nothing can be written of it afterwards."""
+        super().free()
+        self.source.free()
 
 
 class EncoderDecoder:
     """Reads source texts and writes others.
 
-    tensors: stored tensors by their Hugging Face names. config: the Hugging Face configuration.
+    tensors: stored tensors by their Hugging Face names. config: the Hugging Face configuration. context: most tokens of
+    a source, and of a text. cache_tokens: of all sources and texts together; None for one of each.
     Raises UnsupportedModel for another architecture, BadArtifact where tensors are missing or do not fit.
     """
 
-    def __init__(self, tensors: Tensors, config: Mapping[str, Any], kernels: Kernels) -> None:
+    def __init__(
+        self,
+        tensors: Tensors,
+        config: Mapping[str, Any],
+        kernels: Kernels,
+        *,
+        context: int | None = None,
+        cache_tokens: int | None = None,
+        cache_dtype: CacheDtype = "float16",
+    ) -> None:
         self.kernels, self.shape = kernels, Shape.of(config)
         shape = self.shape
+        self.context = context or shape.positions
         self.table = read_table(tensors, "shared")
         if self.table.columns != shape.hidden:
             raise BadArtifact(
@@ -144,8 +169,14 @@ class EncoderDecoder:
         self.decoder = [self._block(tensors, f"decoder.block.{n}") for n in range(shape.decoder_layers)]
         self.encoder_norm = self._gamma(tensors, "encoder.final_layer_norm")
         self.decoder_norm = self._gamma(tensors, "decoder.final_layer_norm")
-        self._encoder_bias, self._decoder_bias = (
-            self._bias(tensors, part) for part in ("encoder", "decoder")
+        self._biases = {part: self._bias(tensors, part) for part in ("encoder", "decoder")}
+        self._unturned = np.ones((self.context, 1), np.float32), np.zeros((self.context, 1), np.float32)
+        self.cache = PagedCache(
+            cache_tokens or -(-self.context // PAGE) * PAGE * 2,
+            shape.decoder_layers,
+            shape.heads,
+            shape.head_size,
+            cache_dtype,
         )
         if "lm_head.weight" in tensors:
             self.head = read_projection(tensors, "lm_head")
@@ -156,112 +187,137 @@ class EncoderDecoder:
                 )
             self.head = Projection(Linear(self.table.matrices, int8=self.table.matrices[0].tiled))
 
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the logits."""
+        return self.head.rows
+
     def begin(self, sources: Sequence[Sequence[int]]) -> list[Written]:
         """Read source texts; the empty texts that are to be written of each.
 
-        Raises BadInput for a text without tokens and a token outside the vocabulary.
+        Raises BadInput for a text without tokens, one longer than the context, and a token outside the vocabulary;
+        CacheFull where the cache has no room for their keys and values.
         """
         states = self.encode(sources)
-        sizes = np.cumsum([len(each) for each in states])[:-1]
-        together = np.concatenate(states)
-        parts: list[list[tuple[Floats, Floats]]] = [[] for _ in states]
-        for block in self.decoder:
+        texts = [Written(self.cache, self.cache.sequence()) for _ in states]
+        try:
+            for text, each in zip(texts, states):
+                text.source.reserve(len(each))
+        except CacheFull:
+            for text in texts:
+                text.free()
+            raise
+        together, width = np.concatenate(states), self.shape.heads * self.shape.head_size
+        where = places((text.source, len(each)) for text, each in zip(texts, states))
+        joint = np.zeros((len(together), 3 * width), np.float32)  # of queries there are none
+        for block, cache in zip(self.decoder, self.cache.layers, strict=True):
             assert block.crossed is not None
-            joint = _apply(self.kernels, block.crossed.memory, together)
-            for part, each in zip(parts, np.split(joint, sizes)):
-                keys, values = np.split(each, 2, axis=1)
-                part.append((self._by_head(keys), self._by_head(values)))
-        return [Written(len(self.decoder), part) for part in parts]
+            joint[:, width:] = _together(self.kernels, block.crossed.memory, together)
+            self.kernels.remember(joint, self.shape.heads, cache, where, *self._unturned)
+        for text, each in zip(texts, states):
+            text.source.advance(len(each))
+        return texts
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Floats]:
         """The encoder's last states of each text, (tokens, hidden). Raises BadInput as `begin`."""
         ids = [self._checked(source) for source in sources]
         if not ids:
             raise BadInput("there is no text to read")
-        cuts = np.cumsum([len(each) for each in ids])[:-1]
-        biases = {len(each): self._encoder_scores(len(each)) for each in ids}
+        if (longest := max(map(len, ids))) > self.context:
+            raise BadInput(
+                f"a text has {longest} tokens, the context holds {self.context}; shorten it or open the model with a "
+                "longer context"
+            )
+        kernels, shape = self.kernels, self.shape
+        once = PagedCache(
+            sum(-(-len(each) // PAGE) * PAGE for each in ids), 1, shape.heads, shape.head_size, "float32"
+        )  # of one layer at a time
+        sequences = [once.sequence() for _ in ids]
+        for sequence, each in zip(sequences, ids):
+            sequence.reserve(len(each))
+        where = places((sequence, len(each)) for sequence, each in zip(sequences, ids))
+        lengths = np.array([len(each) for each in ids], np.int32)
+        whole = Places(
+            where.sequences, lengths[where.sequences] - 1, where.tables
+        )  # all see all of their text
+        bias = Bias(self._biases["encoder"], self.context - where.positions)
         states, update = self._embed(np.concatenate(ids)), None
         for block in self.encoder:
             part = block.attention
-            normal = self.kernels.rms_norm(states, part.norm, self.shape.epsilon, update=update)
-            joint = _apply(self.kernels, [part.queries, *part.memory], normal)
-            mixed = [self._attend_to_all(each, biases[len(each)]) for each in np.split(joint, cuts)]
-            update = part.output.apply(self.kernels, np.concatenate(mixed))
-            update = self._feed(block.feed, states, update)
-        return np.split(
-            self.kernels.rms_norm(states, self.encoder_norm, self.shape.epsilon, update=update), cuts
-        )
+            normal = kernels.rms_norm(states, part.norm, shape.epsilon, update=update)
+            joint = _together(kernels, part.joint, normal)
+            kernels.remember(joint, shape.heads, once.layers[0], where, *self._unturned)
+            mixed = kernels.attend(joint, shape.heads, once.layers[0], whole, 1.0, bias=bias)
+            update = self._feed(block.feed, states, part.output.apply(kernels, mixed))
+        normal = kernels.rms_norm(states, self.encoder_norm, shape.epsilon, update=update)
+        return np.split(normal, np.cumsum(lengths)[:-1])
 
-    def step(self, batch: Sequence[tuple[Written, Sequence[int]]], *, every: bool = False) -> list[Floats]:
+    def step(
+        self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], *, every: bool = False
+    ) -> list[Floats]:
         """Read the next tokens of each text; the logits after its last one, (1, vocabulary) each.
 
-        The first token of a text is `shape.start`. every: after every token, (tokens, vocabulary).
-        Raises BadInput for a token outside the vocabulary, a part without tokens, and a text that is there twice.
+        Texts are those of `begin`; the first token of each is `shape.start`. every: after every token, (tokens,
+        vocabulary). Raises BadInput for a token outside the vocabulary, a part without tokens, a text that is there
+        twice, and one longer than the context; CacheFull where the cache has no room. Then no text has changed.
         """
         ids = [self._checked(tokens) for _, tokens in batch]
         if not ids:
             return []
         if len({id(text) for text, _ in batch}) != len(batch):
             raise BadInput("a text is in the batch twice; give its tokens in one part")
-        ends = np.cumsum([len(each) for each in ids])
-        places = [(text, text.length + n) for (text, _), each in zip(batch, ids) for n in range(len(each))]
-        states, update = self._embed(np.concatenate(ids)), None
-        for layer, block in enumerate(self.decoder):
-            part, crossed = block.attention, block.crossed
-            assert crossed is not None
-            normal = self.kernels.rms_norm(states, part.norm, self.shape.epsilon, update=update)
-            joint = _apply(self.kernels, [part.queries, *part.memory], normal)
-            mixed = [self._look_back(*place, layer, row) for place, row in zip(places, joint, strict=True)]
-            update = part.output.apply(self.kernels, np.concatenate(mixed))
-            normal = self.kernels.rms_norm(states, crossed.norm, self.shape.epsilon, update=update)
-            queries = crossed.queries.apply(self.kernels, normal)
-            mixed = [
-                _attend(self._by_head(row[None]), *text.crossed[layer])
-                for (text, _), row in zip(places, queries)
-            ]
-            update = crossed.output.apply(self.kernels, np.concatenate(mixed))
-            update = self._feed(block.feed, states, update)
         for (text, _), each in zip(batch, ids):
-            text.length += len(each)
-        states = self.kernels.rms_norm(states, self.decoder_norm, self.shape.epsilon, update=update)
+            if text.length + len(each) > self.context:
+                raise BadInput(
+                    f"a text of {text.length + len(each)} tokens is more than the context of {self.context}"
+                )
+        try:
+            for (text, _), each in zip(batch, ids):
+                text.reserve(len(each))
+        except CacheFull:
+            for text, _ in batch:
+                text.rollback(text.length)  # gives back what was reserved
+            raise
+        states = self._written([text for text, _ in batch if isinstance(text, Written)], ids)
+        ends = np.cumsum([len(each) for each in ids])
+        for (text, _), each in zip(batch, ids):
+            text.advance(len(each))
         wanted = states if every else np.ascontiguousarray(states[ends - 1])
         if self.shape.scaled:
             wanted *= np.float32(self.shape.hidden**-0.5)
         logits = self.head.apply(self.kernels, wanted)
         return np.split(logits, ends[:-1]) if every else [row[None] for row in logits]
 
-    def greedy(
-        self, sources: Sequence[Sequence[int]], *, limit: int, ends: Sequence[int] = ()
-    ) -> list[list[int]]:
-        """The likeliest tokens one by one, up to `limit` or one of `ends`, which is not part of the text."""
-        texts = self.begin(sources)
-        found: list[list[int]] = [[] for _ in texts]
-        running = dict.fromkeys(range(len(texts)), self.shape.start)
-        for _ in range(limit):
-            if not running:
-                break
-            logits = self.step([(texts[number], [token]) for number, token in running.items()])
-            chosen = {number: int(row[0].argmax()) for number, row in zip(running, logits)}
-            running = {number: token for number, token in chosen.items() if token not in ends}
-            for number, token in running.items():
-                found[number].append(token)
-        return found
-
-    def _attend_to_all(self, joint: Floats, bias: Floats) -> Floats:
-        queries, keys, values = (self._by_head(side) for side in np.split(joint, 3, axis=1))
-        return _attend(queries, keys, values, bias)
-
-    def _look_back(self, text: Written, place: int, layer: int, row: Floats) -> Floats:
-        """Attention of one token to its text up to itself."""
-        queries, keys, values = row.reshape(3, self.shape.heads, self.shape.head_size)
-        past = text.remember(layer, place, keys, values)
-        distances = np.minimum(np.arange(place + 1)[::-1], self.shape.distance)
-        return _attend(queries[:, None], *past, self._decoder_bias[:, None, distances])
+    def _written(self, texts: Sequence[Written], ids: Sequence[npt.NDArray[np.int64]]) -> Floats:
+        """The decoder's normalised last states, (tokens, hidden)."""
+        kernels, shape = self.kernels, self.shape
+        where = places((text, len(each)) for text, each in zip(texts, ids, strict=True))
+        lengths = np.array([text.source.length for text in texts], np.int32)
+        sources = places((text.source, 0) for text in texts).tables
+        whole = Places(where.sequences, lengths[where.sequences] - 1, sources)
+        bias = Bias(self._biases["decoder"], self.context - where.positions)
+        width = shape.heads * shape.head_size
+        states, update = self._embed(np.concatenate(ids)), None
+        queries = np.zeros((len(states), 3 * width), np.float32)
+        for block, cache in zip(self.decoder, self.cache.layers, strict=True):
+            part, crossed = block.attention, block.crossed
+            assert crossed is not None
+            normal = kernels.rms_norm(states, part.norm, shape.epsilon, update=update)
+            joint = _together(kernels, part.joint, normal)
+            kernels.remember(joint, shape.heads, cache, where, *self._unturned)
+            update = part.output.apply(
+                kernels, kernels.attend(joint, shape.heads, cache, where, 1.0, bias=bias)
+            )
+            normal = kernels.rms_norm(states, crossed.norm, shape.epsilon, update=update)
+            queries[:, :width] = crossed.queries.apply(kernels, normal)
+            update = crossed.output.apply(kernels, kernels.attend(queries, shape.heads, cache, whole, 1.0))
+            update = self._feed(block.feed, states, update)
+        return kernels.rms_norm(states, self.decoder_norm, shape.epsilon, update=update)
 
     def _feed(self, feed: Feed, states: Floats, update: Floats) -> Floats:
         normal = self.kernels.rms_norm(states, feed.norm, self.shape.epsilon, update=update)
         if self.shape.gated:
-            wide = self.kernels.gated(_apply(self.kernels, feed.widen, normal), self.shape.activation)
+            wide = self.kernels.gated(_together(self.kernels, feed.widen, normal), self.shape.activation)
         else:
             wide = feed.widen[0].apply(self.kernels, normal)
             self.kernels.activate(wide, self.shape.activation)  # type: ignore[arg-type]
@@ -270,18 +326,7 @@ class EncoderDecoder:
     def _embed(self, ids: npt.NDArray[np.int64]) -> Floats:
         return self.kernels.embed(self.table.matrices, self.table.look_up(ids.astype(np.int32)))
 
-    def _by_head(self, rows: Floats) -> Floats:
-        """(tokens, heads * head_size) as (heads, tokens, head_size)."""
-        return rows.reshape(len(rows), self.shape.heads, self.shape.head_size).swapaxes(0, 1)
-
-    def _encoder_scores(self, tokens: int) -> Floats:
-        """What is added to the scores of a text, (heads, tokens, tokens)."""
-        limit = self.shape.distance
-        distances = np.arange(tokens) - np.arange(tokens)[:, None]
-        return self._encoder_bias[:, np.clip(distances, -limit, limit) + limit]
-
     def _bias(self, tensors: Tensors, part: str) -> Floats:
-        """By head and distance: in the encoder from -distance to distance, in the decoder from 0 back to it."""
         name = f"{part}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         if name not in tensors:
             raise BadArtifact(f"tensor {name} is missing; the artifact is not a whole model")
@@ -289,11 +334,7 @@ class EncoderDecoder:
         shape = self.shape
         if table.shape != (shape.buckets, shape.heads):
             raise BadArtifact(f"tensor {name} has shape {table.shape}, not {(shape.buckets, shape.heads)}")
-        if part == "decoder":
-            return table[_buckets(np.arange(shape.distance + 1), shape.buckets, shape.distance)].T
-        distances, half = np.arange(-shape.distance, shape.distance + 1), shape.buckets // 2
-        buckets = _buckets(np.abs(distances), half, shape.distance) + np.where(distances > 0, half, 0)
-        return table[buckets].T
+        return distance_bias(table, self.context, shape.distance, ahead=part == "encoder")
 
     def _checked(self, tokens: Sequence[int]) -> npt.NDArray[np.int64]:
         ids = np.asarray(tokens, np.int64)
@@ -309,8 +350,8 @@ class EncoderDecoder:
         widen = ("wi_0", "wi_1") if self.shape.gated else ("wi",)
         wide = side_by_side([read_projection(tensors, f"{feed}.DenseReluDense.{part}") for part in widen])
         return Block(
-            self._attention(tensors, f"{name}.layer.0", "SelfAttention"),
-            self._attention(tensors, f"{name}.layer.1", "EncDecAttention") if crossed else None,
+            self._attention(tensors, f"{name}.layer.0"),
+            self._crossed(tensors, f"{name}.layer.1") if crossed else None,
             Feed(
                 self._gamma(tensors, f"{feed}.layer_norm"),
                 wide,
@@ -318,15 +359,22 @@ class EncoderDecoder:
             ),
         )
 
-    def _attention(self, tensors: Tensors, name: str, kind: str) -> Attention:
-        parts = [read_projection(tensors, f"{name}.{kind}.{part}") for part in "qkvo"]
+    def _attention(self, tensors: Tensors, name: str) -> Attention:
+        *joint, output = self._projections(tensors, f"{name}.SelfAttention")
+        return Attention(self._gamma(tensors, f"{name}.layer_norm"), side_by_side(joint), output)
+
+    def _crossed(self, tensors: Tensors, name: str) -> Crossed:
+        queries, *memory, output = self._projections(tensors, f"{name}.EncDecAttention")
+        return Crossed(self._gamma(tensors, f"{name}.layer_norm"), queries, side_by_side(memory), output)
+
+    def _projections(self, tensors: Tensors, name: str) -> list[Projection]:
+        """Of queries, keys, values and output."""
+        parts = [read_projection(tensors, f"{name}.{part}") for part in "qkvo"]
         width = self.shape.heads * self.shape.head_size
         sizes = [(part.rows, part.columns) for part in parts]
         if sizes != [(width, self.shape.hidden)] * 3 + [(self.shape.hidden, width)]:
-            raise BadArtifact(f"{name}.{kind}: the matrices do not have the sizes of config.json")
-        return Attention(
-            self._gamma(tensors, f"{name}.layer_norm"), parts[0], side_by_side(parts[1:3]), parts[3]
-        )
+            raise BadArtifact(f"{name}: the matrices do not have the sizes of config.json")
+        return parts
 
     def _gamma(self, tensors: Tensors, name: str) -> Floats:
         gamma = read_vector(tensors, f"{name}.weight", self.shape.hidden)
@@ -335,28 +383,8 @@ class EncoderDecoder:
         return gamma
 
 
-def _buckets(distances: npt.NDArray[Any], buckets: int, most: int) -> npt.NDArray[np.int64]:
-    """The bucket of each distance >= 0: near ones have their own, far ones share ever wider ones.
-
-    In float32, as the models were trained: at a boundary a bucket depends on it.
-    """
-    exact = buckets // 2
-    ratio = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact))
-    far = exact + (ratio / np.float32(math.log(most / exact)) * np.float32(buckets - exact)).astype(np.int64)
-    return np.where(distances < exact, distances, np.minimum(far, buckets - 1)).astype(np.int64)
-
-
-def _attend(queries: Floats, keys: Floats, values: Floats, bias: Floats | None = None) -> Floats:
-    """(tokens, heads * head_size) of queries (heads, tokens, head_size)."""
-    scores = queries @ keys.swapaxes(1, 2)
-    if bias is not None:
-        scores += bias
-    scores = np.exp(scores - scores.max(axis=2, keepdims=True))
-    scores /= scores.sum(axis=2, keepdims=True)
-    mixed = (scores @ values).swapaxes(0, 1)
-    return np.ascontiguousarray(mixed, dtype=np.float32).reshape(len(mixed), -1)
-
-
-def _apply(kernels: Kernels, parts: Sequence[Projection], x: Floats) -> Floats:
+def _together(kernels: Kernels, parts: Sequence[Projection], x: Floats) -> Floats:
     """The outputs of several projections side by side."""
+    if len(parts) == 1:
+        return parts[0].apply(kernels, x)
     return np.concatenate([part.apply(kernels, x) for part in parts], axis=1)

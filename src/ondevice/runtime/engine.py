@@ -14,6 +14,7 @@ from ondevice.kernels import PAGE
 from ondevice.runtime.decode.constraint import Constraint
 from ondevice.runtime.decode.sampling import Choice, Sampler, Sampling
 from ondevice.runtime.decoder import Decoder
+from ondevice.runtime.encdec import EncoderDecoder
 from ondevice.runtime.kv.paged import CachedSequence, CacheFull
 from ondevice.runtime.kv.prefixes import Prefixes, common
 
@@ -41,6 +42,7 @@ class _Text:
     stops: frozenset[int]
     constraint: Constraint | None
     sequence: CachedSequence
+    source: list[int] | None  # of an encoder-decoder: read whole, before the tokens
     read: int = 0  # tokens that the cache holds
 
     @property
@@ -61,13 +63,19 @@ class Engine:
     them, or like one that is running, goes on from there.
     """
 
-    def __init__(self, decoder: Decoder, *, chunk: int = _CHUNK, keep: int = 0) -> None:
+    def __init__(self, decoder: Decoder | EncoderDecoder, *, chunk: int = _CHUNK, keep: int = 0) -> None:
         if chunk < 1 or keep < 0:
             raise BadInput(f"chunk must be 1 or more and keep not negative, not {chunk} and {keep}")
-        self.decoder, self._chunk, self.kept = decoder, chunk, Prefixes(keep)
+        self._reader = decoder if isinstance(decoder, EncoderDecoder) else None
+        self.decoder, self._chunk, self.kept = decoder, chunk, Prefixes(0 if self._reader else keep)
         self.reused = 0  # tokens of prompts that need not be read again, since the start
         self._numbers = count()
         self._texts: dict[int, _Text] = {}
+
+    @property
+    def continues(self) -> bool:
+        """Whether what is written goes on with its prompt; an encoder-decoder begins anew."""
+        return self._reader is None
 
     @property
     def running(self) -> int:
@@ -83,8 +91,8 @@ class Engine:
         stops: Sequence[int] = (),
         constraint: Constraint | None = None,
     ) -> int:
-        """Begin a text; its number. limit: most tokens to write. stops: tokens that end it. constraint: what it must
-        be; its state is the text's from now on.
+        """Begin a text; its number. prompt: what it goes on with, or what an encoder-decoder reads. limit: most tokens
+        to write. stops: tokens that end it. constraint: what it must be; its state is the text's from now on.
 
         Raises BadInput for an empty prompt, one that leaves no room in the context, and a limit below 1; CacheFull
         for a prompt that the whole cache does not hold.
@@ -98,12 +106,14 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens, the context holds {self.decoder.context} with the answer; "
                 "shorten it or open the model with a longer context"
             )
-        if len(prompt) > self.decoder.cache.tokens:
+        if len(prompt) > self.decoder.cache.tokens - (PAGE if self._reader else 0):
             raise CacheFull(self.decoder.cache.tokens)
-        number = next(self._numbers)
+        number, tokens, source = next(self._numbers), list(prompt), None
+        if self._reader:
+            tokens, source = [self._reader.shape.start], tokens
         self._texts[number] = _Text(
-            number, list(prompt), (sampling or Sampling()).sampler(), limit, frozenset(stops), constraint,
-            self.decoder.cache.sequence(),
+            number, tokens, (sampling or Sampling()).sampler(), limit, frozenset(stops), constraint,
+            self.decoder.cache.sequence(), source,
         )  # fmt: skip
         return number
 
@@ -176,11 +186,19 @@ class Engine:
                 room -= len(part)
                 wanted.append((text, part))
         # Only now: a text that another forks from gives back what it had reserved.
-        return [(text, part) for text, part in wanted if self._reserve(text.sequence, len(part))]
+        batch = []
+        for text, part in wanted:
+            if self._reserve(text.sequence, len(part)):
+                batch.append((text, part))
+            elif not text.read:
+                text.sequence.free()  # its source is read again
+        return batch
 
     def _join(self, text: _Text) -> bool:
         """Begin to read a text, from where another is like it. False where it had better wait: for room, or for one
         that is reading what it begins with."""
+        if text.source is not None:
+            return self._read(text, text.source)
         last = len(text.tokens) - 1  # this one must be read, for what follows it
         found = self.kept.find(text.tokens[:last])
         best, size = found or (None, 0)
@@ -203,6 +221,14 @@ class Engine:
             return False
         text.read = size
         self.reused += size
+        return True
+
+    def _read(self, text: _Text, source: list[int]) -> bool:
+        """Read what a text is written of. False where there is no room for it as long as others run."""
+        assert self._reader is not None
+        if self._reader.cache.free_tokens < -(-len(source) // PAGE) * PAGE + PAGE:
+            return False
+        [text.sequence] = self._reader.begin([source])
         return True
 
     def _reserve(self, sequence: CachedSequence, tokens: int) -> bool:
