@@ -1,0 +1,1 @@
+"""Recipes: engines that make large models fit, stream, share and overlap."""
