@@ -146,21 +146,17 @@ void gated(Core& core, const Floats& x, int kind, const Array<float>& out) {
 
 using Places = Array<const int32_t>;
 
-// Of Joint; empty for none.
-const int32_t* slots_of(const Places& slots) { return slots.size() ? slots.data() : nullptr; }
-
 // pool: (pages, heads, bytes of a head in a page).
 ops::Cache cache_of(const Array<uint8_t>& pool, int kind, int heads, int head_size, const Places& tables) {
     return {pool.data(), (CacheKind)kind, heads, head_size, tables.data(), (ptrdiff_t)tables.shape(1)};
 }
 
 void remember(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
-              const Places& slots, const Array<uint8_t>& pool, int kind, int cache_heads, int head_size,
-              const Places& tables, const MaybeFloats& query_gamma, const MaybeFloats& key_gamma, float epsilon,
+              const Array<uint8_t>& pool, int kind, int cache_heads, int head_size, const Places& tables,
+              const MaybeFloats& query_gamma, const MaybeFloats& key_gamma, float epsilon,
               const Floats& cosine, const Floats& sine) {
     const ops::Cache cache = cache_of(pool, kind, cache_heads, head_size, tables);
-    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data(),
-                          slots_of(slots)};
+    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
     ops::remember(core.pool, *core.kernels, rows, cache, data(query_gamma), data(key_gamma), epsilon, cosine.data(),
@@ -168,12 +164,11 @@ void remember(Core& core, const Array<float>& joint, int heads, const Places& se
 }
 
 void attend(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
-            const Places& slots, const Array<uint8_t>& pool, int kind, int cache_heads, int head_size,
+            const Array<uint8_t>& pool, int kind, int cache_heads, int head_size,
             const Places& tables, ptrdiff_t window, float scale, const Array<float>& out, const MaybeFloats& bias,
             const std::optional<Places>& starts) {
     const ops::Cache cache = cache_of(pool, kind, cache_heads, head_size, tables);
-    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data(),
-                          slots_of(slots)};
+    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
     const ops::Bias added{data(bias), bias ? (ptrdiff_t)bias->shape(1) : 0, starts ? starts->data() : nullptr};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
@@ -199,11 +194,11 @@ void add_block(Stack& stack, const Core& core, const Floats& attention_gamma, co
     stack.keep.append(nb::cast(pool));
 }
 
-void run_blocks(Core& core, const Stack& stack, const Places& sequences, const Places& positions, const Places& slots,
-                const Places& tables, const Floats& cosine, const Floats& sine, float scale,
+void run_blocks(Core& core, const Stack& stack, const Places& sequences, const Places& positions, const Places& tables,
+                const Floats& cosine, const Floats& sine, float scale,
                 const Array<float>& states, const Array<float>& update) {
-    const ops::Step step{(ptrdiff_t)states.shape(0), sequences.data(), positions.data(), slots_of(slots),
-                         tables.data(), (ptrdiff_t)tables.shape(1), cosine.data(), sine.data(), (ptrdiff_t)cosine.shape(1)};
+    const ops::Step step{(ptrdiff_t)states.shape(0), sequences.data(), positions.data(), tables.data(),
+                         (ptrdiff_t)tables.shape(1), cosine.data(), sine.data(), (ptrdiff_t)cosine.shape(1)};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
     ops::run_blocks(core.pool, *core.kernels, stack.layers, step, scale, states.data(), update.data());
@@ -246,9 +241,9 @@ NB_MODULE(_core, m) {
         .def("rms_norm", &rms_norm, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
         .def("gated", &gated)
         .def("remember", &remember, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
+             nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
         .def("attend", &attend, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = nb::none(), nb::arg() = nb::none())
+             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = nb::none(), nb::arg() = nb::none())
         .def("run_blocks", &run_blocks)
         .def("embed", &embed);
     bind_io(m);
