@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ondevice.errors import BadInput
-from ondevice.kernels.winograd import transformed, transforms
+from ondevice.kernels.winograd import errors, transformed, transforms
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ def test_transforms_are_the_correlation_exactly(outputs: int, taps: int) -> None
     for i, j, source in product(range(outputs), range(taps), range(outputs + taps - 1)):
         total = sum(out[i][p] * filters[p][j] * inputs[p][source] for p in range(outputs + taps - 1))
         assert total == (source == i + j)
+    assert errors(outputs, taps) == 0
 
 
 def test_filters_are_transformed_along_both_axes(rng: np.random.Generator) -> None:
@@ -34,7 +35,7 @@ def test_filters_are_transformed_along_both_axes(rng: np.random.Generator) -> No
 
 
 def test_too_many_points_are_refused_with_the_reason() -> None:
-    with pytest.raises(BadInput, match=r"cancel in float32.*at most 4 for 7 taps"):
-        transforms(5, 7)
+    with pytest.raises(BadInput, match=r"cancel in float32: take at most 4 outputs for 7 taps"):
+        transformed(np.ones((1, 1, 7, 7), np.float32), (5, 5))
     with pytest.raises(BadInput, match="no outputs"):
         transforms(0, 3)

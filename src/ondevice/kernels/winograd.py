@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +27,11 @@ def transforms(outputs: int, taps: int) -> tuple[Rows, Rows, Rows]:
     """(A, G, B) with y = A [(G g) * (B d)]: outputs y (n,), filter g (k,), inputs d (n + k - 1,); A is (n, n + k - 1),
     G (n + k - 1, k), B (n + k - 1, n + k - 1). Exact.
 
-    Raises BadInput for fewer than one output or tap, and for more than 10 points, whose powers lose float32's digits.
+    Raises BadInput for fewer than one output or tap.
     """
     count = outputs + taps - 1
     if outputs < 1 or taps < 1:
         raise BadInput(f"F({outputs}, {taps}) has no outputs or no taps")
-    if count > MAX_POINTS:
-        raise BadInput(
-            f"F({outputs}, {taps}) needs {count} points; beyond {MAX_POINTS} their powers cancel in float32: take "
-            f"fewer outputs, at most {MAX_POINTS + 1 - taps} for {taps} taps, or another scheme"
-        )
     points = [Fraction((i + 1) // 2 * (1 if i % 2 else -1), 2) for i in range(count - 1)]
     zero, one = Fraction(0), Fraction(1)
     out = tuple((*(p**i for p in points), one if i == outputs - 1 else zero) for i in range(outputs))
@@ -46,11 +42,28 @@ def transforms(outputs: int, taps: int) -> tuple[Rows, Rows, Rows]:
     return out, filters, inputs
 
 
+def errors(outputs: int, taps: int) -> int:
+    """How many coefficients of F(n, k), multiplied out, are not those of the filter; 0 where it is exact."""
+    out, filters, inputs = transforms(outputs, taps)
+    wrong = 0
+    for i, j, source in product(range(outputs), range(taps), range(outputs + taps - 1)):
+        total = sum(out[i][p] * filters[p][j] * inputs[p][source] for p in range(outputs + taps - 1))
+        wrong += total != (source == i + j)
+    return wrong
+
+
 def transformed(weights: npt.NDArray[np.float32], outputs: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Filters (out, in, ky, kx) at the points of F(outputs[0], ky) x F(outputs[1], kx): (points, in, out).
 
-    An axis with one output and one tap stays as it is. Computed in float64, rounded once.
+    An axis with one output and one tap stays as it is. Computed in float64, rounded once. Raises BadInput for more than
+    MAX_POINTS points along an axis: float32 would lose too many digits in their powers.
     """
+    for n, k in zip(outputs, weights.shape[2:], strict=True):
+        if n + k - 1 > MAX_POINTS:
+            raise BadInput(
+                f"F({n}, {k}) needs {n + k - 1} points; beyond {MAX_POINTS} their powers cancel in float32: take at "
+                f"most {MAX_POINTS + 1 - k} outputs for {k} taps, or another scheme"
+            )
     down, along = (
         np.array(transforms(n, k)[1], np.float64) for n, k in zip(outputs, weights.shape[2:], strict=True)
     )

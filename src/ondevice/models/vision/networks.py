@@ -1,4 +1,4 @@
-"""Convolutional networks of published shapes with random weights, as ONNX models: speed does not depend on values.
+"""Published shapes: convolutions, and networks of random weights as ONNX models. Speed does not depend on values.
 
 Knows layers and their sizes. Knows nothing of engines. Batch normalisation is left as it is trained, for engines to
 fold.
@@ -13,8 +13,23 @@ from typing import Any
 import numpy as np
 
 from ondevice.errors import BadInput, MissingExtra
+from ondevice.kernels.convolution import ConvShape
 
 NETWORKS = ("resnet-18", "mobilenet-v2")
+
+
+def _same(channels: int, outputs: int, size: int, kernel: tuple[int, int], stride: int = 1) -> ConvShape:
+    pads = (kernel[0] // 2, kernel[1] // 2)
+    return ConvShape(1, channels, outputs, size, size, kernel, (stride, stride), pads * 2)
+
+
+# Of ResNet (six), of VGG's kind on a large picture, GoogLeNet (two), a wide window, Inception (two)
+CONVOLUTIONS = (
+    *(_same(64 * 2**i, 64 * 2**i, 56 // 2**i, (3, 3)) for i in range(4)),
+    _same(64, 128, 56, (3, 3), 2), _same(3, 64, 224, (7, 7), 2), _same(32, 64, 112, (3, 3)),
+    _same(16, 32, 28, (5, 5)), _same(32, 128, 14, (5, 5)), _same(32, 32, 56, (7, 7)),
+    _same(128, 128, 17, (1, 7)), _same(192, 192, 17, (7, 1)),
+)  # fmt: skip
 
 
 def save_network(name: str, path: str | Path, *, size: int = 224, classes: int = 1000, seed: int = 0) -> Path:

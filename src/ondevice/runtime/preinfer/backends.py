@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from ondevice.errors import BadInput
 
@@ -41,6 +42,12 @@ def cost_of(operators: Sequence[Operator], backends: Sequence[int]) -> float:
         i for it, side in zip(operators, backends, strict=True) for i in it.inputs if backends[i] != side
     }
     return total + sum(operators[i].copy for i in moved)
+
+
+def exhaustive(operators: Sequence[Operator]) -> Assignment:
+    """The cheapest of all assignments, one by one: what `schedule` is held against. For few operators."""
+    best = min(product((0, 1), repeat=len(operators)), key=lambda sides: cost_of(operators, sides))
+    return Assignment(best, cost_of(operators, best))
 
 
 def schedule(operators: Sequence[Operator]) -> Assignment:

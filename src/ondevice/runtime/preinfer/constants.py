@@ -1,7 +1,7 @@
 """The rates of this machine that schemes are priced with, measured on fixed pieces of work.
 
 Knows clocks and kernels. Measures no convolution that a network has: a matrix product at a few heights of the register
-tile, one transform, copies, and memory.
+tile, additions, and reading of memory. What it takes to begin copying a row (20 ns) is assumed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from ondevice.kernels import instruction_set as best_instruction_set
 from ondevice.kernels.convolution import ConvShape, Scheme
 from ondevice.kernels.network import Network, make_arena
+from ondevice.runtime.preinfer.alone import alone
 from ondevice.runtime.preinfer.schemes import Rates
 
 _DEPTH, _REPEATS = 256, 7  # channels of the product; runs of each piece of work, of which the fastest counts
@@ -27,14 +28,14 @@ def rates_here(instruction_set: str | None = None) -> Rates:
     network = Network(1, name)
     lanes, rows = network.lanes, network.rows
     heights = sorted({1, max(1, rows // 4), max(1, rows // 2), max(1, 3 * rows // 4), rows})
-    empty = _seconds(_convolution(name, ConvShape(1, lanes, lanes, 1, 1, (1, 1)), Scheme("direct")))
+    empty = _seconds(alone(ConvShape(1, lanes, lanes, 1, 1, (1, 1)), Scheme("direct"), instruction_set=name))
     tiles = {}
     for vectors in (1, 2):
         panels = 4 if vectors == 2 else 1  # one vector is a panel by itself only at the end
         known = []
         for height in heights:
             shape = ConvShape(8, _DEPTH, vectors * lanes * panels, 1, height, (1, 1))
-            taken = _seconds(_convolution(name, shape, Scheme("direct"))) - empty
+            taken = _seconds(alone(shape, Scheme("direct"), instruction_set=name)) - empty
             known.append((height, max(taken, 1e-9) / (8 * _DEPTH * panels)))
         tiles[vectors] = tuple(known)
     copied = ConvShape(1, lanes, lanes, 4, 512, (1, 1))
@@ -42,16 +43,6 @@ def rates_here(instruction_set: str | None = None) -> Rates:
     memory = np.ones(2**24, np.float32)
     bandwidth = memory.nbytes / _seconds(lambda: memory @ memory)
     return Rates(lanes, rows, tiles, operation, 2e-8, bandwidth, empty)
-
-
-def _convolution(name: str, shape: ConvShape, scheme: Scheme) -> Callable[[], None]:
-    network = Network(1, name)
-    inputs = network.size(shape.batch, shape.channels, shape.height * shape.width)
-    outputs = network.size(shape.batch, shape.outputs, shape.pixels)
-    weights = np.ones((shape.outputs, shape.channels, *shape.kernel), np.float32)
-    network.convolution(shape, scheme, weights, None, input=0, output=inputs, scratch=inputs + outputs)
-    arena = make_arena(network.floats)
-    return lambda: network.run(arena)
 
 
 def _adding(name: str, floats: int) -> Callable[[], None]:

@@ -63,6 +63,13 @@ class Graph:
         return [number for number, node in enumerate(self.nodes) if tensor in node.inputs]
 
 
+def one_convolution(shape: ConvShape, weights: Floats) -> Graph:
+    """A network of nothing else, from x to y."""
+    sizes = {"x": (shape.batch, shape.channels, shape.height, shape.width)}
+    sizes["y"] = (shape.batch, shape.outputs, *shape.out_size)
+    return Graph((Node("conv", ("x",), ("y",), shape, weights),), sizes, ("x",), ("y",))
+
+
 def fuse(graph: Graph) -> Graph:
     """The same network with fewer passes over memory: clips and additions become part of the convolutions before them.
 

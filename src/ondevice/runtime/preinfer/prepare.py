@@ -119,6 +119,12 @@ class Prepared:
         self._runs = self._emit_all(offsets)
         self.arena = make_arena(self.memory.size)
 
+    @property
+    def results(self) -> int:
+        """Floats of all results, each in memory of its own: what the arena saves."""
+        nodes, shapes = self.graph.nodes, self.graph.shapes
+        return sum(prod(shapes[name]) for node in nodes if node.kind != "view" for name in node.outputs)
+
     def run(self, inputs: Mapping[str, Floats]) -> dict[str, Floats]:
         """Outputs by name. inputs: float32 by name, of the prepared shapes. Raises BadInput for others."""
         shapes = self.graph.shapes
