@@ -12,7 +12,7 @@ from torch import nn
 
 from ondevice.models.zoo import from_hugging_face
 from ondevice.train.recipes.language import learn_tokenizer
-from ondevice.train.recipes.rerank_tiny import configuration, judge, pairs, score
+from ondevice.train.recipes.rerank_tiny import begin_as, configuration, judge, pairs, score
 
 PAIRS = [
     (f"How is item number {n} opened again?", f"One turns key {n} and pulls; there is no other way.")
@@ -20,16 +20,22 @@ PAIRS = [
 ]
 
 
-class Even(nn.Module):
-    """The right passage is the one that holds the most tokens of the query (its last ones)."""
+BASE = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 300, "hidden_size": 32,
+    "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2,
+    "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True,
+}  # fmt: skip
 
-    def forward(
-        self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Any:
-        shared = [
-            len(set(ids[kinds == 0].tolist()) & set(ids[(kinds == 1) & (mask == 1)].tolist()))
-            for ids, kinds, mask in zip(input_ids, token_type_ids, attention_mask, strict=True)
-        ]
+
+class Even(nn.Module):
+    """The right passage is the one that holds the most tokens of the query; token 1 ends both."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        shared = []
+        for ids, mask in zip(input_ids, attention_mask, strict=True):
+            row = ids[mask == 1].tolist()
+            between = row.index(1)
+            shared.append(len(set(row[:between]) & set(row[between + 1 :])))
         return SimpleNamespace(logits=torch.tensor(shared).float()[:, None])
 
 
@@ -42,11 +48,24 @@ def test_a_pair_is_a_first_sentence_and_what_follows() -> None:
 def test_a_passage_scores_the_same_alone_and_among_longer_ones() -> None:
     torch.manual_seed(0)
     tokenizer = learn_tokenizer([text for pair in PAIRS for text in pair], 300)
-    module = from_hugging_face(configuration() | {"num_hidden_layers": 2}).eval()
+    module = from_hugging_face(configuration(BASE)).eval()
     passages = ["short one", "a passage that is a good deal longer than the other"]
     both = score(module, tokenizer, "what is it?", passages)
     alone = [float(score(module, tokenizer, "what is it?", [passage])[0]) for passage in passages]
     assert both == pytest.approx(alone, abs=1e-5)
+
+
+def test_it_begins_as_the_decoder() -> None:
+    torch.manual_seed(0)
+    decoder = from_hugging_face(BASE).eval()
+    module = begin_as(decoder, configuration(BASE)).eval()
+    ids = torch.arange(2, 40)[None]
+    with torch.inference_mode():
+        states = [
+            model.get_submodule("model")(input_ids=ids).last_hidden_state for model in (decoder, module)
+        ]
+    assert len(module.get_submodule("model.layers")) == 12  # type: ignore[arg-type]
+    assert torch.equal(*states)
 
 
 def test_a_good_scorer_is_judged_better_than_a_bad_one() -> None:
