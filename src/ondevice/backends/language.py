@@ -16,9 +16,10 @@ from typing import Any
 from ondevice.artifact import Artifact
 from ondevice.backends.session import Closing
 from ondevice.errors import BadInput
-from ondevice.kernels import CacheDtype, Kernels
+from ondevice.kernels import PAGE, CacheDtype, Kernels
 from ondevice.models.checkpoint import end_tokens, read_json
 from ondevice.models.tasks import Task
+from ondevice.runtime import encdec
 from ondevice.runtime.chat import ChatTemplate, Message
 from ondevice.runtime.decode.sampling import Sampling
 from ondevice.runtime.decode.spelling import Piece, Spelling
@@ -33,14 +34,14 @@ from ondevice.runtime.weights.safetensors import Checkpoint
 
 
 def is_language_model(folder: Path) -> bool:
-    """Whether this is a GGUF file, an artifact or a Hugging Face folder of a decoder that the runtime reads."""
+    """Whether this is a GGUF file, an artifact or a Hugging Face folder of a model that the runtime lets write."""
     if folder.is_file():
         return is_gguf(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and config.get("model_type") in FAMILIES
+    return isinstance(config, dict) and config.get("model_type") in (*FAMILIES, encdec.FAMILY)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,10 @@ def read_files(path: str | Path) -> Files:
 
 
 class LanguageSession(Closing):
-    """A decoder that is ready to write. Close it, or use it in a `with` block. residency, rates: where its weights are
-    streamed, what stays in memory, and how fast the rest comes."""
+    """A decoder, or an encoder-decoder, that is ready to write. Close it, or use it in a `with` block.
+
+    residency, rates: where its weights are streamed, what stays in memory, and how fast the rest comes.
+    """
 
     backend = "native"
     residency: ResidencyPlan | None = None
@@ -94,7 +97,7 @@ class LanguageSession(Closing):
         texts: int = 1,
         cache: CacheDtype = "float16",
     ) -> LanguageSession:
-        """A model of the Llama family, as `read_files` reads it.
+        """A model of the Llama family or T5's, as `read_files` reads it.
 
         context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them, and kept
         as `cache` says. Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
@@ -115,20 +118,12 @@ class LanguageSession(Closing):
     ) -> LanguageSession:
         """The same of files that are read already. keep: how many texts that have ended a new one may go on from.
         residency: what of the weights stays in memory; all where there is no such plan, else its context holds."""
-        positions = Shape.of(files.config).positions
         tensors, kernels, rates, chunk = files.tensors, Kernels(threads), None, {}
         if residency is not None:
             tensors = residency.open(tensors)
             rates, chunk = measure_rates(residency, tensors, kernels), {"chunk": CHUNK}
             context, texts = residency.context, 1
-        decoder = Decoder(
-            tensors,
-            files.config,
-            kernels,
-            context=context,
-            cache_tokens=texts * min(context or positions, positions),
-            cache_dtype=cache,
-        )
+        decoder = _network(tensors, files.config, kernels, context, texts, cache)
         if (tokens := files.tokenizer.get_vocab_size()) > decoder.vocabulary:
             raise BadInput(
                 f"the tokenizer does not match the model: it has {tokens} tokens, the model {decoder.vocabulary}"
@@ -160,7 +155,7 @@ class LanguageSession(Closing):
         )
 
     def generate(self, prompt: str, **settings: Any) -> Iterator[Piece]:
-        """What the model writes after a prompt, piece by piece.
+        """What the model writes after a prompt, piece by piece; an encoder-decoder reads the prompt and begins anew.
 
         sampling: a `Sampling`, greedy unless given. limit: most tokens, 256 unless given. stop: strings that end the
         text; they are not part of it. Ending the iteration early frees what it holds.
@@ -176,12 +171,36 @@ class LanguageSession(Closing):
     def _write(
         self, ids: list[int], *, sampling: Sampling | None = None, limit: int = 256, stop: Sequence[str] = ()
     ) -> Iterator[Piece]:
-        spelling = Spelling(self.tokenizer, ids, stop)
+        spelling = Spelling(self.tokenizer, ids if self.engine.continues else (), stop)
         for choice in self.engine.stream(ids, sampling=sampling, limit=limit, stops=tuple(self.ends)):
             yield from spelling.add(choice)
             if spelling.stopped:
                 return
         yield from spelling.rest()
+
+
+def _network(
+    tensors: Tensors,
+    config: Mapping[str, Any],
+    kernels: Kernels,
+    context: int | None,
+    texts: int,
+    cache: CacheDtype,
+) -> Decoder | encdec.EncoderDecoder:
+    """The network, with room for `texts` of the whole context, and for their sources where it reads some."""
+    if config.get("model_type") == encdec.FAMILY:
+        pages = -(-(context or encdec.Shape.of(config).positions) // PAGE)
+        return encdec.EncoderDecoder(
+            tensors,
+            config,
+            kernels,
+            context=context,
+            cache_tokens=2 * texts * pages * PAGE,
+            cache_dtype=cache,
+        )
+    positions = Shape.of(config).positions
+    room = texts * min(context or positions, positions)
+    return Decoder(tensors, config, kernels, context=context, cache_tokens=room, cache_dtype=cache)
 
 
 def _of_folder(folder: Path) -> Files:

@@ -87,7 +87,8 @@ def run(
                 }
             )
         else:
-            console.print(given, end="", style="dim", highlight=False, markup=False, soft_wrap=True)
+            end = "" if session.engine.continues else "\n"
+            console.print(given, end=end, style="dim", highlight=False, markup=False, soft_wrap=True)
             show(pieces)
 
 

@@ -20,6 +20,7 @@ from ondevice.kernels.pages import CACHE_DTYPES
 from ondevice.measure.amounts import amount
 from ondevice.measure.memory import own_peak
 from ondevice.numerics.tiles import stored_bytes
+from ondevice.runtime import encdec
 from ondevice.runtime.decoder import Shape
 from ondevice.runtime.kv.paged import PagedCache
 from ondevice.runtime.projection import Stored, Tensors
@@ -59,14 +60,21 @@ def plan_memory(
     process: bytes that are held already; those of this process unless given. Raises BudgetNotMet where it does not
     fit, with what would: a shorter context, or a cache of fewer bits.
     """
-    shape = Shape.of(config)
+    reads = config.get("model_type") == encdec.FAMILY  # a source, which is kept beside the text
+    shape = encdec.Shape.of(config) if reads else Shape.of(config)
     held = resident_bytes() if process is None else process
     weights = sum(_bytes_of(tensor) for tensor in tensors.values())
-    wanted = min(context or shape.positions, shape.positions)
-    working = working_bytes(shape, config, min(_CHUNK, wanted)) + SLACK
+    wanted = context or shape.positions
+    if reads:  # whole, through an encoder that keeps one layer in float32 at a time
+        working = working_bytes(shape, config, wanted) + SLACK
+        working += PagedCache.bytes_of(wanted, 1, shape.cached_heads, shape.head_size, "float32")
+    else:
+        wanted = min(wanted, shape.positions)
+        working = working_bytes(shape, config, min(_CHUNK, wanted)) + SLACK
 
     def cache(tokens: int, dtype: CacheDtype = cache_dtype) -> int:
-        return PagedCache.bytes_of(tokens, shape.layers, shape.cached_heads, shape.head_size, dtype)
+        sizes = shape.layers, shape.cached_heads, shape.head_size
+        return PagedCache.bytes_of(tokens, *sizes, dtype) * (2 if reads else 1)
 
     fixed = held + weights + working
     fits = max(0, limit - fixed) // cache(PAGE) * PAGE
@@ -123,8 +131,8 @@ def _bytes_of(tensor: Stored) -> int:
     return used if in_file == used else used + in_file
 
 
-def working_bytes(shape: Shape, config: Mapping[str, Any], tokens: int) -> int:
+def working_bytes(shape: Shape | encdec.Shape, config: Mapping[str, Any], tokens: int) -> int:
     """Float32 rows of the activations that live at once, and the logits with what sampling makes of them."""
-    inner = int(config.get("intermediate_size") or 4 * shape.hidden)
+    inner = int(config.get("intermediate_size") or config.get("d_ff") or 4 * shape.hidden)
     joint = (2 * shape.heads + 2 * shape.cached_heads) * shape.head_size
     return 4 * tokens * (5 * shape.hidden + joint + 3 * inner) + 32 * int(config.get("vocab_size") or 0)

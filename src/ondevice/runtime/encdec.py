@@ -24,6 +24,7 @@ from ondevice.runtime.relative import distance_bias
 from ondevice.runtime.table import read_table
 
 Floats = npt.NDArray[np.float32]
+FAMILY = "t5"
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu"}
 
 
@@ -47,11 +48,20 @@ class Shape:
     start: int
     positions: int
 
+    @property
+    def layers(self) -> int:
+        """That a cache has."""
+        return self.decoder_layers
+
+    @property
+    def cached_heads(self) -> int:
+        return self.heads
+
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
         """Raises UnsupportedModel for another architecture, BadArtifact where a size is missing."""
-        if config.get("model_type") != "t5":
-            raise UnsupportedModel(f"the encoder-decoder reads t5, not {config.get('model_type')!r}")
+        if config.get("model_type") != FAMILY:
+            raise UnsupportedModel(f"the encoder-decoder reads {FAMILY}, not {config.get('model_type')!r}")
         gate, _, activation = str(config.get("feed_forward_proj", "relu")).rpartition("-")
         if gate == "gated" and activation == "gelu":
             activation = "gelu_new"  # as transformers reads version 1.1

@@ -40,7 +40,7 @@ def open_language(
     texts: int = 1,
     cache: CacheDtype = "float16",
 ) -> LanguageSession:
-    """A session on a language model of the Llama family, which writes text.
+    """A session on a language model of the Llama family or T5's, which writes text.
 
     model: an artifact, a Hugging Face folder (config.json, tokenizer.json, safetensors), a GGUF file or a name of the
     zoo. threads: all processors unless told otherwise. context: longest text in tokens, prompt and answer together.

@@ -101,6 +101,7 @@ def open_within(
     from ondevice.backends.native import processors
     from ondevice.devices.budget import parse_bytes
     from ondevice.runtime.budget import plan_memory
+    from ondevice.runtime.encdec import FAMILY
     from ondevice.runtime.residency import plan_residency
 
     check_settings(threads, context, cache)
@@ -112,6 +113,8 @@ def open_within(
         try:
             context = plan_memory(files.tensors, files.config, limit, **sizes).context
         except BudgetNotMet as resident:
+            if files.config.get("model_type") == FAMILY:
+                raise  # weights of a decoder only are streamed
             try:
                 residency = plan_residency(files.tensors, files.config, limit, **sizes)
             except BudgetNotMet as streamed:

@@ -42,7 +42,10 @@ class Grammars:
         if not end:  # the library needs one; this is past the tokens that the model knows
             end = [plain.get_vocab_size()]
             plain.add_special_tokens(["<|the end of a text|>"])
-        self._tokens = LLTokenizer(plain.to_str(), n_vocab=max(vocabulary, *end) + 1, eos_token=end)
+        try:
+            self._tokens = LLTokenizer(plain.to_str(), n_vocab=max(vocabulary, *end) + 1, eos_token=end)
+        except ValueError as problem:  # such as T5's, whose decoder it does not know
+            raise BadInput(f"answers of this model cannot be held to a form: {problem}") from problem
 
     def json_schema(self, schema: Mapping[str, Any] | bool) -> Constraint:
         """JSON that the schema (draft 2020-12) accepts, without blanks.

@@ -107,7 +107,7 @@ class Worker:
             )
         if limit < 1:
             raise BadInput(f"the most tokens to write must be 1 or more, not {limit}")
-        spelling = Spelling(self._tokenizer, ids, stop)
+        spelling = Spelling(self._tokenizer, ids if self._engine.continues else (), stop)
         request = _Request(next(self._numbers), list(ids), sampling, limit, spelling, constraint, deliver)
         with self._turn:
             if self._closing:
