@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ondevice.backends.network import NetworkSession, open_network
     from ondevice.devices.budget import Budget
     from ondevice.verbs.advise import Advice, advise
     from ondevice.verbs.bench import BenchResult, bench
     from ondevice.verbs.bench_decoder import DecoderBench, bench_decoder
+    from ondevice.verbs.bench_network import NetworkBench, bench_network, explain_network
     from ondevice.verbs.campaign import campaign, report
     from ondevice.verbs.doctor import doctor
     from ondevice.verbs.export import ExportResult, export
@@ -35,6 +37,8 @@ _HOME = {
     "DecoderBench": "ondevice.verbs.bench_decoder",
     "ExportResult": "ondevice.verbs.export",
     "FitResult": "ondevice.verbs.fit",
+    "NetworkBench": "ondevice.verbs.bench_network",
+    "NetworkSession": "ondevice.backends.network",
     "Proof": "ondevice.verbs.systems",
     "RunResult": "ondevice.verbs.run",
     "SearchResult": "ondevice.verbs.search",
@@ -42,12 +46,15 @@ _HOME = {
     "advise": "ondevice.verbs.advise",
     "bench": "ondevice.verbs.bench",
     "bench_decoder": "ondevice.verbs.bench_decoder",
+    "bench_network": "ondevice.verbs.bench_network",
     "campaign": "ondevice.verbs.campaign",
     "doctor": "ondevice.verbs.doctor",
+    "explain_network": "ondevice.verbs.bench_network",
     "export": "ondevice.verbs.export",
     "fit": "ondevice.verbs.fit",
     "open": "ondevice.verbs.open",
     "open_language": "ondevice.verbs.open",
+    "open_network": "ondevice.backends.network",
     "prove": "ondevice.verbs.systems",
     "report": "ondevice.verbs.campaign",
     "run": "ondevice.verbs.run",
@@ -66,6 +73,8 @@ __all__ = [
     "DecoderBench",
     "ExportResult",
     "FitResult",
+    "NetworkBench",
+    "NetworkSession",
     "Proof",
     "RunResult",
     "SearchResult",
@@ -74,12 +83,15 @@ __all__ = [
     "advise",
     "bench",
     "bench_decoder",
+    "bench_network",
     "campaign",
     "doctor",
+    "explain_network",
     "export",
     "fit",
     "open",
     "open_language",
+    "open_network",
     "prove",
     "report",
     "run",

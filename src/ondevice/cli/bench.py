@@ -8,19 +8,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ondevice.cli.network import network
 from ondevice.cli.output import AsJson, Threads, amount, console, notes, print_json, stages
 
 
 class _ModelUnlessNamed(TyperGroup):
-    """`ondevice bench MODEL …` is `ondevice bench model MODEL …`: only other benchmarks need their name."""
+    """`ondevice bench MODEL …` is `ondevice bench model MODEL …`, and of an ONNX file `bench network`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["model", *args]
+            args = ["network" if args[0].endswith(".onnx") else "model", *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(cls=_ModelUnlessNamed, no_args_is_help=True, help="Measure models, beside other engines.")
+app.command()(network)
 
 
 @app.command("model")
