@@ -85,6 +85,37 @@ def test_logits_match_transformers(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_hooks_see_the_hidden_states_of_transformers(family: str) -> None:
+    ids, module = some_ids(4, 40), theirs(family)
+    left: list[np.ndarray] = []
+    handles = [
+        layer.register_forward_hook(
+            lambda _, __, out: left.append(
+                (out[0] if isinstance(out, tuple) else out).reshape(40, -1).numpy()
+            )
+        )
+        for layer in module.model.layers
+    ]
+    with torch.inference_mode():
+        entered = module(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+    for handle in handles:
+        handle.remove()
+    decoder = ours(family, cache_dtype="float32")
+    [plain] = decoder.step([(decoder.cache.sequence(), ids)])
+    seen: dict[tuple[str, int], list[np.ndarray]] = {}
+    decoder.before_layer = lambda layer, states: seen.setdefault(("before", layer), []).append(states)
+    decoder.after_layer = lambda layer, states: seen.setdefault(("after", layer), []).append(states)
+    sequence = decoder.cache.sequence()
+    decoder.step([(sequence, ids[:23])])
+    [watched] = decoder.step([(sequence, ids[23:])])
+    np.testing.assert_array_equal(watched, plain)
+    assert len(seen) == 2 * decoder.shape.layers
+    for layer in range(decoder.shape.layers):
+        for when, want in (("before", entered[layer][0].numpy()), ("after", left[layer])):
+            np.testing.assert_allclose(np.concatenate(seen[when, layer]), want, atol=2e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_match_transformers(family: str) -> None:
     prompt = some_ids(2, 7)
     decoder = ours(family, threads=2, cache_dtype="float32")
