@@ -161,11 +161,16 @@ class Decoder:
         return sum(head.rows for _, head in self._heads)
 
     def step(
-        self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], *, every: bool = False
+        self,
+        batch: Sequence[tuple[CachedSequence, Sequence[int]]],
+        *,
+        every: bool = False,
+        last: Sequence[int] | None = None,
     ) -> list[Floats]:
         """Read the next tokens of each sequence; the logits after its last one, (1, vocabulary) each.
 
-        every: after every token, (tokens, vocabulary). Raises BadInput for tokens outside the vocabulary, an empty
+        every: after every token, (tokens, vocabulary). last: after so many of its last tokens, one or more, for each
+        sequence. Raises BadInput for tokens outside the vocabulary, an empty
         part, and a sequence longer than the context; CacheFull where the cache has no room; BadInput or BadArtifact
         where weights cannot be read. Then no sequence has changed.
         """
@@ -178,14 +183,18 @@ class Decoder:
                 sequence.reserve(len(tokens))
             states = self._states(batch, np.concatenate(ids).astype(np.int32))
             ends = np.cumsum([len(tokens) for tokens in ids])
-            logits = self._logits(states if every else np.ascontiguousarray(states[ends - 1]))
+            counts = [len(tokens) for tokens in ids] if every else last or [1] * len(ids)
+            if not every:
+                wanted = [np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
+                states = np.ascontiguousarray(states[np.concatenate(wanted)])
+            logits = self._logits(states)
         except OndeviceError:
             for sequence, _ in batch:
                 sequence.rollback(sequence.length)  # gives back what was reserved
             raise
         for (sequence, _), tokens in zip(batch, ids):
             sequence.advance(len(tokens))
-        return np.split(logits, ends[:-1]) if every else [row[None] for row in logits]
+        return np.split(logits, np.cumsum(counts)[:-1])
 
     def _states(
         self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], ids: npt.NDArray[np.int32]

@@ -5,19 +5,25 @@ Knows a decoder, its cache and how tokens are chosen. Knows nothing of tokenizer
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+
+import numpy as np
+import numpy.typing as npt
 
 from ondevice.errors import BadInput
 from ondevice.kernels import PAGE
 from ondevice.runtime.decode.constraint import Constraint
 from ondevice.runtime.decode.sampling import Choice, Sampler, Sampling
+from ondevice.runtime.decode.speculative import Guesser, Speculation
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.encdec import EncoderDecoder
 from ondevice.runtime.kv.paged import CachedSequence, CacheFull
 from ondevice.runtime.kv.prefixes import Prefixes, common
 
+Floats = npt.NDArray[np.float32]
 _CHUNK = 512  # tokens of a prompt that are read in one step
 
 
@@ -44,6 +50,7 @@ class _Text:
     sequence: CachedSequence
     source: list[int] | None  # of an encoder-decoder: read whole, before the tokens
     read: int = 0  # tokens that the cache holds
+    guesser: Guesser | None = None
 
     @property
     def unread(self) -> int:
@@ -60,12 +67,23 @@ class Engine:
 
     chunk: most tokens of prompts read in a step, so that running texts do not wait long for a new one. keep: how
     many finished texts stay in the cache as long as nobody needs their pages; a new text that begins like one of
-    them, or like one that is running, goes on from there.
+    them, or like one that is running, goes on from there. speculation: guesses that are checked several in a step;
+    tokens are the same with and without. Raises BadInput for one with an encoder-decoder.
     """
 
-    def __init__(self, decoder: Decoder | EncoderDecoder, *, chunk: int = _CHUNK, keep: int = 0) -> None:
+    def __init__(
+        self,
+        decoder: Decoder | EncoderDecoder,
+        *,
+        chunk: int = _CHUNK,
+        keep: int = 0,
+        speculation: Speculation | None = None,
+    ) -> None:
         if chunk < 1 or keep < 0:
             raise BadInput(f"chunk must be 1 or more and keep not negative, not {chunk} and {keep}")
+        if speculation and isinstance(decoder, EncoderDecoder):
+            raise BadInput("an encoder-decoder is not speculated with; leave speculation out")
+        self.speculation = speculation
         self._reader = decoder if isinstance(decoder, EncoderDecoder) else None
         self.decoder, self._chunk, self.kept = decoder, chunk, Prefixes(0 if self._reader else keep)
         self.reused = 0  # tokens of prompts that need not be read again, since the start
@@ -114,6 +132,7 @@ class Engine:
         self._texts[number] = _Text(
             number, tokens, (sampling or Sampling()).sampler(), limit, frozenset(stops), constraint,
             self.decoder.cache.sequence(), source,
+            guesser=self.speculation.draft.begin() if self.speculation else None,
         )  # fmt: skip
         return number
 
@@ -121,31 +140,68 @@ class Engine:
         """End a text and let go of its pages; nothing where it has ended already."""
         text = self._texts.pop(number, None)
         if text is not None:
+            if text.guesser is not None:
+                text.guesser.close()
+            if text.sequence.length > text.read:
+                text.sequence.rollback(text.read)  # guesses behind a token that ended it
             self.kept.keep(text.tokens[: text.read], text.sequence)
 
     def step(self) -> list[Written]:
-        """Read and write once: each text whose prompt is read gets its next token."""
+        """Read and write once: each text whose prompt is read gets its next token, or more where guesses were right."""
+        start = time.perf_counter()
         batch = self._batch()
         while not batch and self._texts:
             ended = self._give_way()
             if ended:
                 return [ended]
             batch = self._batch()
-        logits = self.decoder.step([(text.sequence, part) for text, part in batch])
+        parts = [(text.sequence, part) for text, part in batch]
+        guesses = [part[text.unread :] for text, part in batch]
+        if any(guesses) and isinstance(self.decoder, Decoder):
+            logits = self.decoder.step(parts, last=[1 + len(each) for each in guesses])
+        else:
+            logits = self.decoder.step(parts)
+        if self.speculation and all(text.writing for text, _ in batch):
+            self.speculation.pace.timed(sum(len(part) for _, part in batch), time.perf_counter() - start)
         written = []
-        for (text, part), row in zip(batch, logits, strict=True):
-            text.read += len(part)
+        for (text, part), rows, guessed in zip(batch, logits, guesses, strict=True):
+            wrote = text.writing
+            text.read += len(part) - len(guessed)
             if not text.unread:
-                allowed = None
-                try:
-                    if text.constraint is not None:
-                        allowed = text.constraint.allowed()
-                    choice = text.sampler.choose(row[0], text.tokens, allowed)
-                    written.append(self._write(text, choice))
-                except BadInput as problem:
-                    self.cancel(text.number)
-                    written.append(Written(text.number, Choice(-1, 0.0), "error", str(problem)))
+                more = self._choose(text, rows, guessed)
+                written += more
+                if self.speculation and wrote:
+                    self.speculation.judged(len(guessed), len(more))
         return written
+
+    def _choose(self, text: _Text, rows: Floats, guesses: list[int]) -> list[Written]:
+        """The next tokens of a text: after its last token, and after each guess as long as they were right."""
+        written: list[Written] = []
+        for row, guess in zip(rows, [*guesses, None], strict=True):
+            text.read = len(text.tokens)
+            try:
+                allowed = None if text.constraint is None else text.constraint.allowed()
+                choice = text.sampler.choose(row, text.tokens, allowed)
+                written.append(self._write(text, choice))
+            except BadInput as problem:
+                self.cancel(text.number)
+                written.append(Written(text.number, Choice(-1, 0.0), "error", str(problem)))
+            if text.number not in self._texts:
+                return written
+            if choice.token != guess:
+                break
+        if guesses:
+            text.sequence.rollback(text.read)
+        return written
+
+    def _guesses(self, text: _Text) -> list[int]:
+        """What may follow a text, as much as is worth checking and has room without another's."""
+        if text.guesser is None or self.speculation is None:
+            return []
+        most = min(self.speculation.pace.guesses(), text.left - 1, self.decoder.context - len(text.tokens))
+        if self.decoder.cache.free_tokens < 2 * PAGE * len(self._texts):
+            most = min(most, -len(text.tokens) % PAGE)  # on the page that is needed anyway
+        return text.guesser.guess(text.tokens, most) if most > 0 else []
 
     def stream(
         self,
@@ -177,7 +233,7 @@ class Engine:
         room, waits = self._chunk, False
         for text in self._texts.values():
             if text.writing:
-                wanted.append((text, text.tokens[-1:]))
+                wanted.append((text, text.tokens[-1:] + self._guesses(text)))
             elif room and not waits:
                 if not text.read and not self._join(text):
                     waits = True  # those that came later wait too, or it might wait for ever
