@@ -1,9 +1,10 @@
 """Guessing what comes next, so that several tokens are checked in one pass over the weights.
 
 Knows texts as tokens, where guesses come from, and how many are worth their time. Knows nothing of how they are
-checked: `runtime.engine` reads guesses as if they were text, chooses every token from the model's own logits as it would have
-without them, and goes on with those that were right. So a text is the same with and without, in every token, also where
-it is drawn: taking a guess when the draw says so is the rejection rule for a guess that is certain of itself.
+checked: `runtime.engine` reads guesses as if they were text, chooses every token from the model's own logits as it
+would have without them, and goes on with those that were right. So a text is the same with and without, in every
+token, also where it is drawn: to take a guess when the draw says so is the rejection rule for a guess that is certain
+of itself.
 
 Source: Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding", for the rule; Saxena 2023,
 "Prompt Lookup Decoding", for guesses from the text itself.
