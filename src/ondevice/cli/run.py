@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ondevice.cli.output import AsJson, Cache, Threads, console, print_json
+from ondevice.cli.output import AsJson, Cache, Threads, console, notes, print_json
+from ondevice.errors import BadInput
 
 
 def run(
@@ -43,6 +44,10 @@ def run(
             help="Most memory of the process, as in 600MB; the context is cut, and weights streamed, to fit."
         ),
     ] = None,
+    speculate: Annotated[
+        str | None,
+        typer.Option(help="Check guesses several in a pass: auto, lookup, or a smaller model that writes ahead."),
+    ] = None,
     prompt_cache: Annotated[
         Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
     ] = None,
@@ -60,7 +65,10 @@ def run(
     from ondevice.runtime.decode.sampling import Sampling
     from ondevice.verbs.run import open_within
     from ondevice.verbs.run import prompt_cache as cached
+    from ondevice.verbs.speculate import speculate as attach
 
+    if memory and speculate not in (None, "auto", "lookup"):
+        raise BadInput("a draft model is not planned for under --memory; take --speculate lookup")
     sampling = Sampling(temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition=repetition, seed=seed)
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
@@ -70,6 +78,7 @@ def run(
     ):
         if memory:
             say_residency(session)
+        guessed = attach(session, speculate, threads=threads) if speculate else None
         given = prompt if prompt is not None else " ".join(texts or [])
         if not given and session.template is not None and sys.stdin.isatty() and not as_json:
             chat(session, system, settings)
@@ -85,11 +94,14 @@ def run(
                     "tokens": [piece.token for piece in written],
                     "logprobs": [piece.logprob for piece in written],
                 }
+                | ({"tokens_per_pass": guessed.tokens_per_pass} if guessed else {})
             )
         else:
             end = "" if session.engine.continues else "\n"
             console.print(given, end=end, style="dim", highlight=False, markup=False, soft_wrap=True)
             show(pieces)
+            if guessed:
+                notes.print(f"  {guessed.tokens_per_pass:.2f} tokens a pass", style="dim", highlight=False)
 
 
 def _texts(artifact: str, texts: list[str] | None, backend: str, threads: int | None, as_json: bool) -> None:
