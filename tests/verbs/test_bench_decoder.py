@@ -46,7 +46,7 @@ def test_a_published_shape_beside_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_model_of_the_zoo_beside_its_own_gguf_form() -> None:
     result = bench_decoder("reference-lm", ["llama.cpp"], bits=8, prompt=8, tokens=3, threads=[1], repeats=1)
     ours, theirs = result.rows
-    assert (theirs.engine, theirs.variant) == ("llama.cpp", "q8_0")
+    assert (theirs.engine, theirs.variant) == ("llama.cpp", f"q8_0, {llama_cpp_build()}")
     assert ours.load is not None
     assert ours.energy is None or ours.energy.kind == "measured"
     assert result.settings["model"] == "reference-lm"

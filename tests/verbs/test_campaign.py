@@ -40,7 +40,8 @@ def test_cells_rows_and_the_page(tmp_path: Path) -> None:
     for row in rows[:2]:
         figures = figures_of(row)
         phases = [figures[f"energy {name}"].median for name in ("load", "prefill", "decode", "other")]
-        assert sum(phases) == pytest.approx(figures["energy"].median, rel=0.01)
+        # between two phases a busy machine may do something else for a while
+        assert 0.9 <= sum(phases) / figures["energy"].median <= 1.0001
         assert figures["bytes"].kind == "counted"
         assert figures["decode"].median * figures["token"].median == pytest.approx(1)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
