@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ondevice.verbs.fit import FitResult, fit
     from ondevice.verbs.open import open, open_language
     from ondevice.verbs.run import RunResult, run, write
+    from ondevice.verbs.seal import seal
     from ondevice.verbs.search import SearchResult, search
     from ondevice.verbs.serve import serve
     from ondevice.verbs.simulate import Simulated, simulate
@@ -59,6 +60,7 @@ _HOME = {
     "report": "ondevice.verbs.campaign",
     "run": "ondevice.verbs.run",
     "search": "ondevice.verbs.search",
+    "seal": "ondevice.verbs.seal",
     "serve": "ondevice.verbs.serve",
     "simulate": "ondevice.verbs.simulate",
     "sustained": "ondevice.verbs.sustained",
@@ -95,6 +97,7 @@ __all__ = [
     "prove",
     "report",
     "run",
+    "seal",
     "search",
     "serve",
     "simulate",

@@ -42,19 +42,20 @@ _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor's bytes lie in a file. sha256: of them, where the file comes with checksums."""
+    """Where a tensor lies in a file. sha256: of it, where that is known. unit: bytes that are only read together."""
 
     path: Path
     offset: int
     nbytes: int
     sha256: str | None = None
+    unit: int = 1
 
 
 @dataclass(frozen=True)
 class StoredTensor:
     """format: {"kind": "dense", "dtype", "shape"}, {"kind": "tiles", "rows", "columns", "bits", "group_size"}
-    or {"kind": "sparse", "rows", "columns", "dtype"}; layers may add keys of their own.
-    array: the dense array itself, else the stored bytes, uint8 (n,).
+    or {"kind": "sparse", "rows", "columns", "dtype"}; layers may add keys of their own. {"kind": "sealed", "form": one
+    of these, …} is encrypted. array: the dense array itself, else the stored bytes, uint8 (n,).
     """
 
     format: dict[str, Any]
@@ -77,10 +78,10 @@ class StoredTensor:
         """The values: float32 for tiles and sparse tensors (an input scale of the layer not yet applied)."""
         if self.format["kind"] == "tiles":
             return self.tiled().dequantize()
+        if self.format["kind"] == "sealed":
+            raise BadInput("this artifact is sealed: only who has its key can use it (--key-file)")
         if self.format["kind"] == "sparse":
-            return sparse.unpack(
-                self.array, self.format["rows"], self.format["columns"], self.format["dtype"]
-            )
+            return sparse.unpack(self.array, *(self.format[key] for key in ("rows", "columns", "dtype")))
         return self.array
 
 
@@ -173,8 +174,7 @@ class ReadTensor(StoredTensor):
                 f"tensor {self.__dict__['_name']} is damaged (its checksum differs); fit or copy again"
             )
         if self.format["kind"] == "dense":
-            dense: npt.NDArray[Any] = raw.view(self.format["dtype"]).reshape(self.format["shape"])
-            return dense
+            return np.asarray(raw.view(self.format["dtype"]).reshape(self.format["shape"]))
         if self.format["kind"] == "sparse":
             try:
                 sparse.check(raw, self.format["rows"], self.format["columns"], self.format["dtype"])
@@ -294,10 +294,11 @@ def _stored_size(name: str, kind: dict[str, Any]) -> int:
     if kind["kind"] == "tiles":
         return tiles.stored_bytes(kind["rows"], kind["columns"], kind["bits"], kind["group_size"])
     if kind["kind"] == "dense" and kind["dtype"] in _DTYPES:
-        items: int = math.prod(kind["shape"])
-        return items * np.dtype(str(kind["dtype"])).itemsize
+        return int(math.prod(kind["shape"]) * np.dtype(str(kind["dtype"])).itemsize)
     if kind["kind"] == "sparse" and kind["dtype"] in sparse.DTYPES:
         return -1
+    if kind["kind"] == "sealed" and kind["form"]["kind"] != "sealed":
+        return _stored_size(name, kind["form"])
     raise BadArtifact(f"tensor {name} has the unknown format {kind}; a newer ondevice may read it")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ondevice.artifact import Artifact
 from ondevice.backends.session import Closing
+from ondevice.devices.storage import Storage
 from ondevice.errors import BadInput
 from ondevice.kernels import PAGE, CacheDtype, Kernels
 from ondevice.models.checkpoint import end_tokens, read_json
@@ -27,10 +28,12 @@ from ondevice.runtime.decoder import FAMILIES, Decoder, Shape
 from ondevice.runtime.engine import Engine
 from ondevice.runtime.projection import Tensors
 from ondevice.runtime.residency import CHUNK, Rates, ResidencyPlan, measure_rates
+from ondevice.runtime.weights.encrypted import unlocked
 from ondevice.runtime.weights.gguf import tokenizer as gguf_tokenizer
 from ondevice.runtime.weights.gguf.container import is_gguf, read_container
 from ondevice.runtime.weights.gguf.model import GgufModel
 from ondevice.runtime.weights.safetensors import Checkpoint
+from ondevice.runtime.weights.source import Resident
 
 
 def is_language_model(folder: Path) -> bool:
@@ -47,24 +50,29 @@ def is_language_model(folder: Path) -> bool:
 @dataclass(frozen=True)
 class Files:
     """What a language model is made of, whatever file holds it. config: as Hugging Face writes it. tokenizer: a
-    `tokenizers.Tokenizer`. template: called when a chat needs it. ends: tokens that end an answer."""
+    `tokenizers.Tokenizer`. template: called when a chat needs it. ends: tokens that end an answer. storage: that
+    decrypts the tensors of a sealed artifact."""
 
     config: Mapping[str, Any]
     tensors: Tensors
     tokenizer: Any
     template: Callable[[], ChatTemplate | None]
     ends: frozenset[int]
+    storage: Storage | None = None
 
 
-def read_files(path: str | Path) -> Files:
+def read_files(path: str | Path, key_file: str | Path | None = None) -> Files:
     """An artifact, a GGUF file, or a folder with config.json, tokenizer.json and safetensors.
 
-    Tensors are mapped. Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
+    Tensors are mapped. key_file: of a sealed artifact. Raises BadInput where a file is missing or damaged,
+    UnsupportedModel for another architecture.
     """
     path = Path(path)
-    if path.is_file():
-        return _of_gguf(path)
-    return _of_artifact(path) if (path / "ondevice.json").exists() else _of_folder(path)
+    if (path / "ondevice.json").exists():
+        return _of_artifact(path, key_file)
+    if key_file is not None:
+        raise BadInput(f"{path} is no artifact, so it is not sealed and needs no key")
+    return _of_gguf(path) if path.is_file() else _of_folder(path)
 
 
 class LanguageSession(Closing):
@@ -96,13 +104,15 @@ class LanguageSession(Closing):
         context: int | None = None,
         texts: int = 1,
         cache: CacheDtype = "float16",
+        key_file: str | Path | None = None,
     ) -> LanguageSession:
         """A model of the Llama family or T5's, as `read_files` reads it.
 
         context: longest text in tokens, prompt and answer together; the cache is made for `texts` of them, and kept
         as `cache` says. Raises BadInput where a file is missing or damaged, UnsupportedModel for another architecture.
         """
-        return cls.of(read_files(model), threads=threads, context=context, texts=texts, cache=cache)
+        files = read_files(model, key_file)
+        return cls.of(files, threads=threads, context=context, texts=texts, cache=cache)
 
     @classmethod
     def of(
@@ -118,17 +128,20 @@ class LanguageSession(Closing):
     ) -> LanguageSession:
         """The same of files that are read already. keep: how many texts that have ended a new one may go on from.
         residency: what of the weights stays in memory; all where there is no such plan, else its context holds."""
-        tensors, kernels, rates, chunk = files.tensors, Kernels(threads), None, {}
+        tensors, kernels, rates = files.tensors, Kernels(threads), None
         if residency is not None:
-            tensors = residency.open(tensors)
-            rates, chunk = measure_rates(residency, tensors, kernels), {"chunk": CHUNK}
+            tensors = residency.open(tensors, storage=files.storage)
+            rates = measure_rates(residency, tensors, kernels)
             context, texts = residency.context, 1
+        elif files.storage is not None:
+            tensors = Resident(tensors, storage=files.storage)
         decoder = _network(tensors, files.config, kernels, context, texts, cache)
         if (tokens := files.tokenizer.get_vocab_size()) > decoder.vocabulary:
             raise BadInput(
                 f"the tokenizer does not match the model: it has {tokens} tokens, the model {decoder.vocabulary}"
             )
-        session = cls(Engine(decoder, keep=keep, **chunk), files.tokenizer, files.template, files.ends)
+        engine = Engine(decoder, keep=keep) if residency is None else Engine(decoder, chunk=CHUNK, keep=keep)
+        session = cls(engine, files.tokenizer, files.template, files.ends)
         session.residency, session.rates = residency, rates
         return session
 
@@ -216,7 +229,7 @@ def _of_folder(folder: Path) -> Files:
     )
 
 
-def _of_artifact(folder: Path) -> Files:
+def _of_artifact(folder: Path, key_file: str | Path | None) -> Files:
     artifact = Artifact(folder)
     task = Task.from_json(artifact.task)
     if task.kind != "language":
@@ -226,7 +239,8 @@ def _of_artifact(folder: Path) -> Files:
         return ChatTemplate(task.template, task.special_tokens) if task.template else None
 
     tokenizer = _tokenizer(folder / "tokenizer.json", artifact.tokenizer_json)
-    return Files(artifact.config, artifact.tensors, tokenizer, template, frozenset(task.ends))
+    tensors, storage = unlocked(artifact, key_file)
+    return Files(artifact.config, tensors, tokenizer, template, frozenset(task.ends), storage)
 
 
 def _of_gguf(path: Path) -> Files:

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from ondevice.cli import advise, bench, data, devices, doctor, export, fit, report, run, serve, systems, zoo
+from ondevice.cli import (
+    advise,
+    bench,
+    data,
+    devices,
+    doctor,
+    export,
+    fit,
+    report,
+    run,
+    seal,
+    serve,
+    systems,
+    zoo,
+)
 from ondevice.cli import app as applications
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 app.command()(fit.fit)
 app.command()(run.run)
 app.command()(serve.serve)
+app.command()(seal.seal)
 app.command()(export.export)
 app.command()(report.report)
 app.command()(advise.advise)

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 Cache = Annotated[
     str, typer.Option(help="Of a language model: keys and values are kept as float16, int8 or int4.")
 ]
+KeyFile = Annotated[Path | None, typer.Option(help="Of a sealed artifact: the file with its key.")]
 Threads = Annotated[int | None, typer.Option(help="Threads; all processors unless told otherwise.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ondevice.cli.output import AsJson, Cache, Threads, console, notes, print_json
+from ondevice.cli.output import AsJson, Cache, KeyFile, Threads, console, notes, print_json
 from ondevice.errors import BadInput
 
 
@@ -51,6 +51,7 @@ def run(
     prompt_cache: Annotated[
         Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
     ] = None,
+    key_file: KeyFile = None,
     backend: Annotated[str, typer.Option(help="native, torch, onnxruntime or mlx.")] = "native",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -71,7 +72,7 @@ def run(
         raise BadInput("a draft model is not planned for under --memory; take --speculate lookup")
     sampling = Sampling(temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition=repetition, seed=seed)
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
-    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     with (
         open_within(model, memory, **opening, keep=2) as session,
         cached(session, model, prompt_cache) if prompt_cache else nullcontext(),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ondevice.cli.output import Cache, Threads, notes
+from ondevice.cli.output import Cache, KeyFile, Threads, notes
 
 
 def serve(
@@ -28,6 +28,7 @@ def serve(
     memory: Annotated[
         str | None, typer.Option(help="Most memory of the process, as in 600MB; weights are streamed to fit.")
     ] = None,
+    key_file: KeyFile = None,
     threads: Threads = None,
 ) -> None:
     """Serve a model behind OpenAI's API, with a page to chat on."""
@@ -41,4 +42,4 @@ def serve(
         soft_wrap=True,
     )
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "memory": memory}
-    run(model, host=host, port=port, key=key, name=name, **opening)
+    run(model, host=host, port=port, key=key, name=name, key_file=key_file, **opening)

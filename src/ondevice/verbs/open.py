@@ -39,13 +39,14 @@ def open_language(
     context: int | None = None,
     texts: int = 1,
     cache: CacheDtype = "float16",
+    key_file: str | Path | None = None,
 ) -> LanguageSession:
     """A session on a language model of the Llama family or T5's, which writes text.
 
     model: an artifact, a Hugging Face folder (config.json, tokenizer.json, safetensors), a GGUF file or a name of the
     zoo. threads: all processors unless told otherwise. context: longest text in tokens, prompt and answer together.
     texts: how many of that length the cache holds. cache: how it keeps keys and values: "float32", "float16", or in
-    half and a quarter of float16's memory "int8" and "int4".
+    half and a quarter of float16's memory "int8" and "int4". key_file: of a sealed artifact.
     Raises BadInput where it is neither, UnsupportedModel for another architecture.
     """
     from ondevice.backends.language import LanguageSession
@@ -58,6 +59,7 @@ def open_language(
         context=context,
         texts=texts,
         cache=cache,
+        key_file=key_file,
     )
 
 

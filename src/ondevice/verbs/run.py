@@ -65,14 +65,16 @@ def write(
     context: int | None = None,
     memory: str | int | None = None,
     cache: CacheDtype = "float16",
+    key_file: str | Path | None = None,
 ) -> Iterator[Piece]:
     """Text of a language model, piece by piece; see `ondevice.open_language` for many calls.
 
     prompt: a text to go on with, or messages [{"role", "content"}, ...] for a model with a chat template.
     sampling: greedy unless given. limit: most tokens. stop: strings that end the text. memory: see `open_within`.
-    cache: see `ondevice.open_language`.
+    cache, key_file: see `ondevice.open_language`.
     """
-    with open_within(model, memory, threads=threads, context=context, cache=cache) as session:
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
+    with open_within(model, memory, **opening) as session:
         settings: dict[str, Any] = {"sampling": sampling, "limit": limit, "stop": stop}
         if isinstance(prompt, str):
             yield from session.generate(prompt, **settings)
@@ -88,14 +90,15 @@ def open_within(
     context: int | None = None,
     keep: int = 0,
     cache: CacheDtype = "float16",
+    key_file: str | Path | None = None,
 ) -> LanguageSession:
     """A session on a language model for one text at a time, in a process that stays within so much memory.
 
     memory: such as "600MB", of the whole process; None for no limit. It is planned before the weights are loaded:
     where no context is asked for, the longest that fits is taken; where the weights do not fit, some of them are
     streamed from storage for every token, and the session's `residency` says which. keep: how many texts that have
-    ended a new one may go on from. cache: see `ondevice.open_language`. Raises BudgetNotMet where it does not fit,
-    with what would.
+    ended a new one may go on from. cache, key_file: see `ondevice.open_language`. Raises BudgetNotMet where it does
+    not fit, with what would.
     """
     from ondevice.backends.language import LanguageSession, read_files
     from ondevice.backends.native import processors
@@ -105,7 +108,7 @@ def open_within(
     from ondevice.runtime.residency import plan_residency
 
     check_settings(threads, context, cache)
-    files = read_files(language_folder(model) or Path(model))
+    files = read_files(language_folder(model) or Path(model), key_file)
     opening: dict[str, Any] = {"threads": threads or processors(), "keep": keep, "cache": cache}
     if memory is not None:
         limit = parse_bytes(memory, "memory")

@@ -32,6 +32,7 @@ def serve(
     context: int | None = None,
     cache: CacheDtype = "float16",
     memory: str | int | None = None,
+    key_file: str | Path | None = None,
     limits: Limits | None = None,
 ) -> None:
     """Serve a model until the process is told to stop; running answers are finished first, within a limit.
@@ -41,7 +42,7 @@ def serve(
     connect; the default is this machine alone, any other needs a key. key: what clients send as a bearer token.
     name: what they call the model; the folder's name unless given. context: longest text in tokens. cache: see
     `ondevice.open_language`. memory: most of the process, see `ondevice.verbs.run.open_within`; it holds the cache of
-    one such text, which all share.
+    one such text, which all share. key_file: of a sealed artifact.
     """
     if host not in ("127.0.0.1", "::1", "localhost") and not key:
         raise BadInput(f"--host {host} lets other machines in; set a key that they must send")
@@ -78,6 +79,7 @@ def application(
     context: int | None = None,
     cache: CacheDtype = "float16",
     memory: str | int | None = None,
+    key_file: str | Path | None = None,
     limits: Limits | None = None,
 ) -> Api:
     """What `serve` serves: `.app()` is an ASGI application for any server."""
@@ -88,7 +90,7 @@ def application(
         raise MissingExtra(error.name or "starlette", "serve", "to serve a model") from error
     name = name or model_name(model)
     embedding = None if language_folder(model) else _embedding_session(model, threads)
-    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache}
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     served = Served(name, _embedder(embedding) if embedding else _writer(model, memory, **opening))
     return Api(served, key=key, limits=limits)
 

@@ -89,10 +89,11 @@ def head_name(tensors: Tensors) -> str | None:
 
 
 def bands_of(part: Part, most: int) -> Iterator[Part]:
-    """A matrix as bands of rows of at most so many bytes, or of one panel where that is more."""
+    """A matrix as bands of rows of at most so many bytes, or of what is read together where that is more."""
     panel, panel_bytes = panel_of(part.format)
     rows = part.format["rows"] if part.format["kind"] == "tiles" else part.format["shape"][0]
-    step = max(1, most // panel_bytes) * panel
+    unit = max(panel_bytes, part.place.unit)  # a multiple of panels
+    step = max(1, most // unit) * (unit // panel_bytes) * panel
     if step >= rows:
         yield part
         return
