@@ -23,6 +23,7 @@ EXTRAS = {
     "data": (("datasets", "datasets"), ("PIL", "pillow")),
     "chat": (("jinja2", "jinja2"),),
     "gguf": (("gguf", "gguf"),),
+    "seal": (("cryptography", "cryptography"),),
     "serve": (("starlette", "starlette"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client")),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import cache
 from pathlib import Path
@@ -276,3 +277,22 @@ def test_hooks_see_what_layers_are_given(models: _Models) -> None:
             np.testing.assert_allclose(got, hidden[0].numpy(), atol=2e-2, err_msg=str(layer))
         decoder.before_layer = decoder.after_layer = None
         assert same(logits_of(decoder), want)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to count threads")
+def test_a_source_that_goes_away_leaves_no_thread_and_no_file(models: _Models) -> None:
+    tensors, config = models.open("qwen2", "tiles")
+    stages = stages_of(tensors, SIZES["num_hidden_layers"])
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    kernels, before = Kernels(1), None
+    for _ in range(6):
+        source = Streamed(tensors, stages, locked=(), ring_bytes=2 * ring_least(stages, ()))
+        decoder = Decoder(source, config, kernels, context=64)
+        decoder.step([(decoder.cache.sequence(), PROMPT)])
+        del source, decoder
+        before = before or held()
+        assert held() == before
