@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,23 @@ def test_a_key_is_long_enough(tmp_path: Path) -> None:
         read_key(tmp_path / "short")
     with pytest.raises(BadInput, match="cannot be read"):
         read_key(tmp_path / "missing")
+
+
+def test_thousands_of_flipped_bits_are_found(sealed: Artifact) -> None:
+    """In segments and in tags, by the tensors themselves: `test_no_flipped_bit_goes_unseen` goes through files."""
+    tensors, _ = unseal(sealed, KEY)
+    random, names = np.random.default_rng(1), sorted(tensors)
+    for _ in range(5000):
+        tensor, tags = tensors[names[int(random.integers(len(names)))]], None
+        stored = np.array(sealed.tensors[tensor.name].array)
+        segment = int(random.integers(-(-stored.size // tensor.place.unit)))
+        part = stored[segment * tensor.place.unit :][: tensor.place.unit]
+        if random.random() < 0.2:
+            at = segment * 16 + int(random.integers(16))
+            tags = bytearray(tensor.tags)
+            tags[at] ^= 1 << int(random.integers(8))
+            tensor = replace(tensor, tags=bytes(tags))
+        else:
+            part[int(random.integers(part.size))] ^= np.uint8(1 << int(random.integers(8)))
+        with pytest.raises(BadArtifact):
+            tensor.decrypt(segment, part)
