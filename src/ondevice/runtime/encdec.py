@@ -192,9 +192,7 @@ class EncoderDecoder:
             self.head = read_projection(tensors, "lm_head")
         else:
             if len(self.table.matrices) != 1:
-                raise UnsupportedModel(
-                    "an embedding table in bands cannot give logits; store it as one matrix"
-                )
+                raise UnsupportedModel("a table in bands cannot give logits; store it as one matrix")
             self.head = Projection(Linear(self.table.matrices, int8=self.table.matrices[0].tiled))
 
     @property
