@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ondevice.verbs.fit import FitResult, fit
     from ondevice.verbs.open import open, open_language
     from ondevice.verbs.run import RunResult, run, write
+    from ondevice.verbs.run_network import run_network
     from ondevice.verbs.seal import seal
     from ondevice.verbs.search import SearchResult, search
     from ondevice.verbs.serve import serve
@@ -59,6 +60,7 @@ _HOME = {
     "prove": "ondevice.verbs.systems",
     "report": "ondevice.verbs.campaign",
     "run": "ondevice.verbs.run",
+    "run_network": "ondevice.verbs.run_network",
     "search": "ondevice.verbs.search",
     "seal": "ondevice.verbs.seal",
     "serve": "ondevice.verbs.serve",
@@ -97,6 +99,7 @@ __all__ = [
     "prove",
     "report",
     "run",
+    "run_network",
     "seal",
     "search",
     "serve",

@@ -1,4 +1,4 @@
-"""Networks beside other engines, and what is said of them."""
+"""Networks beside other engines, what is said of them, and their outputs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'ondevice-ml[onnx]'")
@@ -59,3 +60,24 @@ def test_bad_input(network: Path, tmp_path: Path) -> None:
         ondevice.explain_network(tmp_path / "absent.onnx")
     with pytest.raises(BadInput, match=r"takes \(None, 3, 32, 32\)"):
         ondevice.explain_network(network, shape=(1, 3, 40, 40))
+
+
+def test_run_gives_the_outputs_of_each_file(network: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    files, pictures = [], rng.standard_normal((2, 1, 3, 32, 32), dtype=np.float32)
+    for number, picture in enumerate(pictures):
+        files.append(str(tmp_path / f"{number}.npy"))
+        np.save(files[-1], picture)
+    command = [sys.executable, "-m", "ondevice", "run", str(network), *files, "--threads", "1", "--json"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    session = onnxruntime.InferenceSession(str(network))
+    for picture, outputs in zip(pictures, found, strict=True):
+        (want,) = session.run(None, {"pictures": picture})
+        np.testing.assert_allclose(outputs["logits"], want, atol=1e-3)
+    (tmp_path / "text.npy").write_text("hello")
+    for bad, message in (
+        ([], "name arrays to run"),
+        ([tmp_path / "text.npy"], "not an .npy file of numbers"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            ondevice.run_network(network, bad)

@@ -1,4 +1,4 @@
-"""ondevice bench network"""
+"""ondevice bench network, and ondevice run of an ONNX file"""
 
 from __future__ import annotations
 
@@ -68,6 +68,22 @@ def network(
     )
     for skipped in result.skipped:
         notes.print(f"  {skipped['engine']} skipped: {skipped['reason']}", highlight=False)
+
+
+def run_pictures(model: str, files: list[str], threads: int | None, as_json: bool) -> None:
+    """Outputs of a network for arrays in .npy files, float32 of its input's shape."""
+    from ondevice.verbs.run_network import run_network
+
+    results = run_network(model, files, threads=threads)
+    if as_json:
+        print_json([{name: values.tolist() for name, values in each.items()} for each in results])
+        return
+    for file, outputs in zip(files, results, strict=True):
+        for name, values in outputs.items():
+            flat = values.reshape(-1)
+            largest = ", ".join(f"{flat[i]:.4g} at {i}" for i in (-flat).argsort()[:5])
+            shape = "x".join(map(str, values.shape))
+            console.print(f"{file}  {name} {shape}  largest: {largest}", highlight=False, soft_wrap=True)
 
 
 def _print_explained(document: dict[str, Any]) -> None:

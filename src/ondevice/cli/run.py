@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ondevice.cli.network import run_pictures
 from ondevice.cli.output import AsJson, Cache, KeyFile, Threads, console, notes, print_json
 from ondevice.errors import BadInput
 
@@ -17,11 +18,14 @@ def run(
     model: Annotated[
         str,
         typer.Argument(
-            help="A folder that `ondevice fit` made; a language model's folder, or its name in the zoo."
+            help="A folder that `ondevice fit` made; a language model's folder, or its name in the zoo; an ONNX file."
         ),
     ],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; without any, one a line is read from standard input.")
+        list[str] | None,
+        typer.Argument(
+            help="Texts; without any, one a line is read from standard input. Of an ONNX file: arrays, .npy."
+        ),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Of a language model: go on with this text.")] = None,
     limit: Annotated[int, typer.Option(help="Of a language model: most tokens to write.")] = 256,
@@ -46,7 +50,9 @@ def run(
     ] = None,
     speculate: Annotated[
         str | None,
-        typer.Option(help="Check guesses several in a pass: auto, lookup, or a smaller model that writes ahead."),
+        typer.Option(
+            help="Check guesses several in a pass: auto, lookup, or a smaller model that writes ahead."
+        ),
     ] = None,
     prompt_cache: Annotated[
         Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
@@ -56,9 +62,12 @@ def run(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Embed or classify texts with a finished artifact; let a language model write, or chat with it."""
+    """Embed or classify texts with an artifact; let a language model write, or chat with it; run an ONNX network."""
     from ondevice.verbs.open import language_folder
 
+    if model.endswith(".onnx"):
+        run_pictures(model, texts or [], threads, as_json)
+        return
     if language_folder(model) is None:
         _texts(model, texts, backend, threads, as_json)
         return
