@@ -7,6 +7,8 @@
 #define CONV_ROWS 6
 #endif
 
+enum { WEIGHTS_AHEAD = 1024 };  // floats of weights that are fetched early: large ones come from beyond the second-level cache
+
 // NaN stays NaN: it is the second operand, which these return where neither is greater.
 INLINE vf clip(vf v, const TileOutput& o) { return maximum(splat(o.low), minimum(splat(o.high), v)); }
 
@@ -33,6 +35,7 @@ INLINE void put(const TileOutput& o, ptrdiff_t at, vf (&acc)[R][V]) {
 
 template <int R, int V, int BLOCK>
 INLINE void multiply_add(const float* x, const float* w, vf (&acc)[R][V]) {
+    for (int v = 0; v < V; v += 16 / VL) __builtin_prefetch(w + WEIGHTS_AHEAD + v * VL);
     vf b[V];
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) b[v] = load(w + v * VL);

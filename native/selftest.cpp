@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "network.h"
 #include "ops.h"
 
 namespace {
@@ -210,6 +211,79 @@ void test_attention(Pool& one, Pool& three, const KernelTable& k) {
         }
 }
 
+// G of F(n, k) at the points 0, 1/2, -1/2, ..., infinity: the filter at point p.
+double at_point(const double* filter, int taps, int points, int p) {
+    auto point = [](int i) { return (i + 1) / 2 * (i % 2 ? 0.5 : -0.5); };
+    if (p == points - 1) return filter[taps - 1];
+    double scale = 1, sum = 0;
+    for (int q = 0; q < points - 1; ++q)
+        if (q != p) scale *= point(p) - point(q);
+    for (int i = taps; i-- > 0;) sum = sum * point(p) + filter[i];
+    return sum / scale;
+}
+
+// A convolution by each scheme, from planar to blocked and back, against its definition.
+void test_convolution(const KernelTable& k) {
+    const int64_t C = 21, O = 19, H = 10, W = 9, K = 3, outputs_of[] = {O, O, O, 0, C};
+    const ConvTable& table = *k.convolution;
+    const int64_t L = table.lanes, blocks = (C + L - 1) / L;
+    for (ops::Scheme scheme : {ops::DIRECT, ops::IM2COL, ops::WINOGRAD, ops::DEPTHWISE})
+        for (int threads : {1, 3}) {
+            const bool depthwise = scheme == ops::DEPTHWISE, winograd = scheme == ops::WINOGRAD;
+            const int64_t outputs = outputs_of[scheme], out_blocks = (outputs + L - 1) / L, inner = depthwise ? 1 : C;
+            const int points = winograd ? 6 : 3;
+            const std::vector<float> x = floats(C * H * W), w = floats(outputs * inner * K * K);
+            auto weight = [&](int64_t o, int64_t c, int64_t y, int64_t z) {
+                return o < outputs ? (double)w[((o * inner + c) * K + y) * K + z] : 0.0;
+            };
+            auto packed_value = [&](int64_t o, int64_t c, int y, int z) {
+                if (!winograd) return weight(o, c, y, z);
+                double along[3];
+                for (int i = 0; i < 3; ++i) {
+                    const double row[] = {weight(o, c, i, 0), weight(o, c, i, 1), weight(o, c, i, 2)};
+                    along[i] = at_point(row, 3, points, z);
+                }
+                return at_point(along, 3, points, y);
+            };
+            std::vector<float> packed;
+            const int64_t wide = depthwise ? L : CONV_VECTORS * L;
+            for (int64_t o = 0; o < out_blocks * L; o += wide)
+                for (int64_t tap = 0; winograd && tap < points * points; ++tap)
+                    for (int64_t c = 0; c < C; ++c)
+                        for (int64_t i = o; i < o + wide && i < out_blocks * L; ++i)
+                            packed.push_back((float)packed_value(i, c, (int)(tap / points), (int)(tap % points)));
+            for (int64_t o = 0; !winograd && o < out_blocks * L; o += wide)
+                for (int64_t first = 0; first < inner; first += L)
+                    for (int tap = 0; tap < K * K; ++tap)
+                        for (int64_t c = first; c < first + L && c < inner; ++c)
+                            for (int64_t i = o; i < o + wide && i < out_blocks * L; ++i)
+                                packed.push_back((float)packed_value(i, c, tap / 3, tap % 3));
+            packed.resize(packed.size() + 4096);  // rows ahead are fetched early
+            const int64_t size = 64 * 1024, in = 4096, blocked = in + blocks * H * W * L, planar = blocked + out_blocks * H * W * L;
+            const int64_t scratch = planar + outputs * H * W + 64, stride = 2 * size;
+            std::vector<float> arena(scratch + 3 * stride);
+            std::memcpy(arena.data(), x.data(), x.size() * sizeof(float));
+            ops::Network network(threads, &k);
+            network.layout(0, in, 1, C, H * W, true);
+            const ops::Convolution shape{scheme, 1, C, outputs, H, W, H, W, K, K, 1, 1, 1, 1, 1, 1, L, winograd ? 4 : 1,
+                                         winograd ? 4 : 1, 0, 4, in, blocked, -1, scratch, stride};
+            network.convolution(shape, packed.data(), nullptr, -1e30f, 1e30f);
+            network.layout(blocked, planar, 1, outputs, H * W, false);
+            network.run(arena.data(), 0, network.count());
+            std::vector<double> want(outputs * H * W);
+            for (int64_t o = 0; o < outputs; ++o)
+                for (int64_t p = 0; p < H * W; ++p)
+                    for (int64_t c = 0; c < inner; ++c)
+                        for (int64_t tap = 0; tap < K * K; ++tap) {
+                            const int64_t y = p / W + tap / K - 1, z = p % W + tap % K - 1;
+                            if (y < 0 || z < 0 || y >= H || z >= W) continue;
+                            want[o * H * W + p] += weight(o, c, tap / K, tap % K) * x[((depthwise ? o : c) * H + y) * W + z];
+                        }
+            const std::vector<float> got(arena.begin() + planar, arena.begin() + planar + outputs * H * W);
+            expect_close(got, want, winograd ? 2e-3 : 1e-4, "convolution", std::to_string((int)scheme).c_str());
+        }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -223,6 +297,7 @@ int main(int argc, char** argv) {
     test_linear(one, three, *kernels);
     test_rows(one, *kernels);
     test_attention(one, three, *kernels);
+    test_convolution(*kernels);
     std::printf("%d failures\n", failures);
     return failures ? 1 : 0;
 }

@@ -29,6 +29,7 @@ def test_neon_kernels_pass_the_self_test(
         objects = []
         for name in (
             "selftest",
+            "network",
             "ops",
             "pool",
             "isa_portable",
