@@ -171,7 +171,8 @@ def measure_rates(plan: ResidencyPlan, source: Streamed, kernels: Kernels) -> Ra
     seconds, size = 0.0, 0
     for part in parts:
         if part.name in plan.names and part.name in source and size < _TRIAL and _is_matrix(part):
-            layer = Linear((read_matrix(source, part.name),))
+            matrix = read_matrix(source, part.name)
+            layer = Linear((matrix,), int8=matrix.tiled and part.format.get("activations") == "int8")
             row = np.ones((1, layer.columns), np.float32)
             started = time.perf_counter()
             kernels.linear(row, layer)
