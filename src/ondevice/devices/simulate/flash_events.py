@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.devices.simulate.flash import NandArray, Tile, rates
+from ondevice.devices.simulate.flash import NandArray, Tile, rates, row_tile
 from ondevice.errors import BadInput, MissingExtra
 
 _SOON, _IDLE = 0, 1  # transfers of the cores go before slices of ordinary reads
@@ -98,3 +98,17 @@ def run_channel(
 
     clock.run(clock.process(whole()))
     return ChannelRun(float(clock.now), busy / float(clock.now), requests * parts, reads * parts)
+
+
+def ablations(flash: NandArray, tile: Tile, columns: int, requests: int) -> dict[str, float]:
+    """How many times as long a channel takes over so many requests' weights. equations: than they say. whole pages:
+    without slices. rows: with rows of `columns` for tiles. waiting: where inputs wait for outputs four requests
+    before."""
+    weights = float(requests * flash.cores * flash.page)
+    at, run = rates(flash, tile), run_channel(flash, tile, weights)
+    return {
+        "equations": run.seconds / (weights * flash.channels / (at.in_flash + at.ordinary)),
+        "whole pages": run_channel(flash, tile, weights, sliced=False).seconds / run.seconds,
+        "rows": run_channel(flash, row_tile(flash, columns), weights).seconds / run.seconds,
+        "waiting": run_channel(flash, tile, weights, parts=max(1, requests // 4)).seconds / run.seconds,
+    }

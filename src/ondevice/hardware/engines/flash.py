@@ -18,8 +18,8 @@ from ondevice.hardware.ecc import Bits, Bytes, OutlierECC
 @dataclass(frozen=True)
 class FlashMatrix:
     """An 8-bit matrix (rows, columns) in pages. pages (n, page): row by row, tiles of page / width rows and `width`
-    columns, zeros beyond the edges. spare: their spare areas. in_flash: how many pages, the first, are multiplied by the
-    cores; the processor reads the others."""
+    columns, zeros beyond the edges. spare: their spare areas. in_flash: how many pages, the first, are multiplied by
+    the cores; the processor reads the others."""
 
     rows: int
     columns: int
@@ -58,4 +58,4 @@ class FlashMatrix:
             for share in (slice(self.in_flash), slice(self.in_flash, None))
         ]
         sums = np.concatenate(partial).reshape(-1, across, height).astype(np.int64).sum(1)
-        return sums.reshape(-1)[: self.rows]
+        return np.asarray(sums.reshape(-1)[: self.rows], np.int64)

@@ -1,7 +1,7 @@
 """The compute core of a flash die as RTL: outlier codes are decoded on the way into two multiply-accumulate units.
 
-Knows streams of a page's bytes, its spare area and an input slice; the same bits as `ondevice.hardware.ecc`, which is its
-oracle. Knows nothing of flash timing.
+Knows streams of a page's bytes, its spare area and an input slice; the same bits as `ondevice.hardware.ecc`, which is
+its oracle. Knows nothing of flash timing.
 
 Two values go by in a cycle. Each entry of the spare area takes a cycle of its own, so a page takes page / 2 + entries
 cycles and the threshold's copies.
