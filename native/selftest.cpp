@@ -258,7 +258,6 @@ void test_convolution(const KernelTable& k) {
                         for (int64_t c = first; c < first + L && c < inner; ++c)
                             for (int64_t i = o; i < o + wide && i < out_blocks * L; ++i)
                                 packed.push_back((float)packed_value(i, c, tap / 3, tap % 3));
-            packed.resize(packed.size() + 4096);  // rows ahead are fetched early
             const int64_t size = 64 * 1024, in = 4096, blocked = in + blocks * H * W * L, planar = blocked + out_blocks * H * W * L;
             const int64_t scratch = planar + outputs * H * W + 64, stride = 2 * size;
             std::vector<float> arena(scratch + 3 * stride);

@@ -66,6 +66,10 @@ def network(
     notes.print(
         "  float32, measured here; difference: of the output, over its largest value", highlight=False
     )
+    if elsewhere := max(row.elsewhere for row in result.rows):
+        notes.print(
+            f"  native: {elsewhere} operators ran on ONNX Runtime; --explain names them", highlight=False
+        )
     for skipped in result.skipped:
         notes.print(f"  {skipped['engine']} skipped: {skipped['reason']}", highlight=False)
 

@@ -139,7 +139,7 @@ class _Reader:
                     )
             self.nodes.append(self._node(proto))
         outputs = tuple(value.name for value in self.model.graph.output)
-        return Graph(tuple(self._live(outputs)), self.shapes, self.inputs, outputs, self.model.graph.name)
+        return Graph(tuple(self._live(outputs)), self.shapes, self.inputs, outputs)
 
     def _folded(self, proto: Any) -> bool:
         """Whether a node's results are known before any input is: they become constants."""

@@ -66,6 +66,12 @@ class NetworkSession(Closing):
             self.prepare(shapes)
         return self.prepared.run(given)
 
+    @property
+    def elsewhere(self) -> int:
+        """How many operators the fallback runs."""
+        rows = self.prepared.rows if self.prepared is not None else []
+        return sum(row.backend != "native" for row in rows)
+
     def close(self) -> None:
         self.prepared = None
 

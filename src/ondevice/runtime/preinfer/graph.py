@@ -6,7 +6,7 @@ Knows names, shapes and settings. Knows nothing of files, schemes or memory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,6 @@ class Graph:
     shapes: Mapping[str, tuple[int, ...]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    name: str = field(default="network")
-
-    def readers(self, tensor: str) -> list[int]:
-        """Numbers of the nodes that read a tensor."""
-        return [number for number, node in enumerate(self.nodes) if tensor in node.inputs]
 
 
 def one_convolution(shape: ConvShape, weights: Floats) -> Graph:

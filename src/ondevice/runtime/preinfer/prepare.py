@@ -27,7 +27,7 @@ from ondevice.runtime.preinfer.schemes import Choice, Rates
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Sequence[Floats]], Sequence[Floats]]
-NATIVE, FALLBACK = 0, 1
+FALLBACK = 1  # the second backend of the scheduler
 
 
 class Chooser(Protocol):
