@@ -47,6 +47,17 @@ def test_nothing_is_left_behind(confined: Confined) -> None:
     assert not other.folder.exists()
 
 
+def test_what_a_killed_process_left_is_removed(confined: Confined) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=print)
+    process.start()
+    process.join()
+    left = confined.folder.with_name(f"ondevice-{process.pid}-0")
+    left.mkdir()
+    with confine(10_000_000):
+        assert not left.exists()
+    assert confined.folder.exists()
+
+
 def test_a_limit_that_is_none_is_refused() -> None:
     with pytest.raises(BadInput), confine(0):
         pass

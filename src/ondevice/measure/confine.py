@@ -46,6 +46,10 @@ def confine(limit: int) -> Iterator[Confined]:
     if limit < 1:
         raise BadInput(f"a limit of {limit} bytes holds nothing")
     root, name = (_V1, "memory.limit_in_bytes") if _V1.is_dir() else (_V2, "memory.max")
+    for left in root.glob("ondevice-*-*"):  # by a process that was killed; rmdir spares those with members
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            with suppress(OSError):
+                left.rmdir()
     folder = root / f"ondevice-{os.getpid()}-{next(_NUMBERS)}"
     try:
         folder.mkdir()
