@@ -33,7 +33,7 @@ def run_network(
         try:
             values = np.load(file, allow_pickle=False)
             arrays.append(np.ascontiguousarray(values, np.float32))
-        except (OSError, ValueError, TypeError) as problem:
+        except (OSError, EOFError, ValueError, TypeError) as problem:
             raise BadInput(f"{file} is not an .npy file of numbers: {problem}") from problem
     with open_network(path, shapes=arrays[0].shape, threads=threads) as session:
         return [session.run(values) for values in arrays]
