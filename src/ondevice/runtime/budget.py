@@ -26,7 +26,7 @@ from ondevice.runtime.kv.paged import PagedCache
 from ondevice.runtime.projection import Stored, Tensors
 
 _CHUNK = 512  # tokens of a prompt that the engine reads in one step
-SLACK = 24_000_000  # what is imported later, threads, and what the allocator keeps
+_SLACK = 24_000_000  # what is imported later, threads, and what the allocator keeps
 _SHORTEST = 128  # tokens; less is no conversation
 
 
@@ -66,11 +66,11 @@ def plan_memory(
     weights = sum(_bytes_of(tensor) for tensor in tensors.values())
     wanted = context or shape.positions
     if reads:  # whole, through an encoder that keeps one layer in float32 at a time
-        working = working_bytes(shape, config, wanted) + SLACK
+        working = working_bytes(shape, config, wanted) + _SLACK
         working += PagedCache.bytes_of(wanted, 1, shape.cached_heads, shape.head_size, "float32")
     else:
         wanted = min(wanted, shape.positions)
-        working = working_bytes(shape, config, min(_CHUNK, wanted)) + SLACK
+        working = working_bytes(shape, config, min(_CHUNK, wanted)) + _SLACK
 
     def cache(tokens: int, dtype: CacheDtype = cache_dtype) -> int:
         sizes = shape.layers, shape.cached_heads, shape.head_size

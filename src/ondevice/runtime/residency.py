@@ -25,7 +25,7 @@ from ondevice.errors import BudgetNotMet
 from ondevice.kernels import CacheDtype, Kernels, Linear
 from ondevice.measure.amounts import amount
 from ondevice.measure.timeline import Timeline
-from ondevice.runtime.budget import SLACK, resident_bytes, working_bytes
+from ondevice.runtime.budget import resident_bytes, working_bytes
 from ondevice.runtime.decoder import Shape
 from ondevice.runtime.io import ALIGNED, huge_pages, room
 from ondevice.runtime.kv.paged import PagedCache
@@ -37,6 +37,7 @@ from ondevice.runtime.weights.streamed import Streamed, ring_least
 Locking = Literal["balanced", "layerwise", "none"]
 CHUNK = 64  # tokens of a prompt in a step: each step reads what is streamed once
 _CONTEXT = 2048  # tokens, where none is asked for and an eighth of the limit holds them
+_SLACK = 12_000_000  # bytes: what is imported later, threads, and what the allocator keeps; steps are small here
 _HUGE = 2 << 20
 _TRIAL, _TRIAL_READ = 64 << 20, 4 << 20
 _MOST_SETS = 12  # parts of a layer up to which every set is tried
@@ -141,7 +142,7 @@ def plan_residency(
     parts = [part for stage in stages for part in stage.parts]
     held = resident_bytes() if process is None else process
     kept = _kept(tensors, parts)
-    working = working_bytes(shape, config, CHUNK) + SLACK
+    working = working_bytes(shape, config, CHUNK) + _SLACK
 
     def cache_of(tokens: int) -> int:
         return PagedCache.bytes_of(tokens, shape.layers, shape.cached_heads, shape.head_size, cache_dtype)
