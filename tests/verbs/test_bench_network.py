@@ -74,10 +74,13 @@ def test_run_gives_the_outputs_of_each_file(network: Path, tmp_path: Path, rng: 
     for picture, outputs in zip(pictures, found, strict=True):
         (want,) = session.run(None, {"pictures": picture})
         np.testing.assert_allclose(outputs["logits"], want, atol=1e-3)
-    (tmp_path / "text.npy").write_text("hello")
+    for text in ("", "hello"):
+        (tmp_path / f"{text}.npy").write_text(text)
+    unread = "not an .npy file of numbers"
     for bad, message in (
-        ([], "name arrays to run"),
-        ([tmp_path / "text.npy"], "not an .npy file of numbers"),
+        ([], "name arrays"),
+        ([tmp_path / ".npy"], unread),
+        ([tmp_path / "hello.npy"], unread),
     ):
         with pytest.raises(BadInput, match=message):
             ondevice.run_network(network, bad)
