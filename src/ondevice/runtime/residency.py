@@ -38,6 +38,7 @@ Locking = Literal["balanced", "layerwise", "none"]
 CHUNK = 64  # tokens of a prompt in a step: each step reads what is streamed once
 _CONTEXT = 2048  # tokens, where none is asked for and an eighth of the limit holds them
 _SLACK = 12_000_000  # bytes: what is imported later, threads, and what the allocator keeps; steps are small here
+_RING = 2  # times the largest stage
 _HUGE = 2 << 20
 _TRIAL, _TRIAL_READ = 64 << 20, 4 << 20
 _MOST_SETS = 12  # parts of a layer up to which every set is tried
@@ -262,12 +263,12 @@ def _spread(count: int) -> list[int]:
 def _ring_and_locked(stages: Sequence[Stage], free: int, locking: Locking) -> tuple[int, frozenset[str]]:
     """A ring of twice the largest stage, so that one is read while another is used, and what the rest can lock."""
     names: frozenset[str] = frozenset()
-    ring = min(free, _rounded(2 * ring_least(stages, ())))
+    ring = min(free, _rounded(_RING * ring_least(stages, ())))
     for _ in range(
         3
     ):  # what is locked of the largest stage makes the ring smaller, so that more can be locked
         names = choose_locked(stages, free - ring - _HUGE, locking)
-        wanted = _rounded(2 * ring_least(stages, names))
+        wanted = _rounded(_RING * ring_least(stages, names))
         if wanted >= ring:
             break
         ring = wanted
