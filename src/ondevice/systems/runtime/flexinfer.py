@@ -45,7 +45,7 @@ TINY = {"num_hidden_layers": 8, "vocab_size": 2048, "hidden_size": 512, "interme
 def prove(scale: Scale) -> Evidence:
     """All arms on one pack: at shares of the body on the real disk in cgroups, and on a throttled storage."""
     shape = SHAPES["qwen3-0.6b"] | (TINY if scale.name == "tiny" else {})
-    repeats = {"tiny": 1, "fast": 3, "full": 5}[scale.name]
+    repeats, tokens = {"tiny": (1, 0), "fast": (3, 8), "full": (5, 16)}[scale.name]
     with tempfile.TemporaryDirectory() as scratch:
         pack = Path(scratch) / "pack"
         write_random(pack, shape, bits=8, seed=scale.seed)
@@ -55,7 +55,7 @@ def prove(scale: Scale) -> Evidence:
                 f"the disk reads {read_ahead(pack / 'model.safetensors')} bytes ahead for a mapped file"
             )
             for share, bar in BARS.items():
-                of_share, more = _on_disk(pack, share, repeats, bar)
+                of_share, more = _on_disk(pack, share, repeats, bar, Load(tokens=tokens))
                 comparisons, notes = comparisons + of_share, notes + more
     return Evidence(*comparisons, notes=notes)
 
@@ -70,8 +70,9 @@ def _sizes(pack: str, share: float, load: Load) -> tuple[int, int]:
     return limit, plan_residency(artifact.tensors, artifact.config, limit, context=load.context).streamed
 
 
-def _on_disk(pack: Path, share: float, repeats: int, bar: float) -> tuple[list[Comparison], list[str]]:
-    load = Load()
+def _on_disk(
+    pack: Path, share: float, repeats: int, bar: float, load: Load
+) -> tuple[list[Comparison], list[str]]:
     limit = call_fresh(_sizes, str(pack), share, load)[0][0]
     with ExitStack() as cgroups:
         arms = {
