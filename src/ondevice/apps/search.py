@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -153,6 +154,14 @@ class Index:
             Hit(folder / places[row][0], places[row][1].line, places[row][1].text, float(scores[row]))
             for row in best
         ]
+
+    def sample(self, count: int) -> list[str]:
+        """First sentences of passages that are evenly spread over the folder: queries that fit what is in it."""
+        if self._vectors is None:
+            self.refresh()
+        texts = [" ".join(each.text.split()) for file in self._files.values() for each in file.passages]
+        picked = texts[:: max(1, len(texts) // count)][:count]
+        return [re.split(r"(?<=[.!?]) ", text)[0][:200] for text in picked]
 
     def _embed(self, files: list[_File], progress: Callable[[int, int], None] | None) -> None:
         texts = [passage.text for file in files for passage in file.passages]

@@ -23,6 +23,13 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     model: Annotated[Path, typer.Option(help="An embedding artifact.")],
     k: Annotated[int, typer.Option("-k", help="How many passages.")] = 5,
+    rerank: Annotated[
+        Path | None, typer.Option(help="A model that reads the query with each of the nearest passages.")
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(help="Share of the reranker's choice to keep while passages leave it early, e.g. 0.99."),
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -34,7 +41,7 @@ def search(
     with Progress(console=notes, transient=True) as bar:
         task = bar.add_task("reading the folder", total=None)
         result = search_folder(
-            folder, query, model=model, k=k, threads=threads,
+            folder, query, model=model, k=k, rerank=rerank, precision=precision, threads=threads,
             progress=lambda done, total: bar.update(task, description="indexing", completed=done, total=total),
         )  # fmt: skip
     if as_json:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadArtifact, BadInput, OndeviceError, UnsupportedModel
-from ondevice.kernels import CacheDtype, Kernels, Layer, Linear, Matrix, Stack
-from ondevice.runtime.kv.paged import CachedSequence, PagedCache, places
+from ondevice.kernels import CacheDtype, Kernels, Layer, LayerCache, Linear, Matrix, Places, Stack
+from ondevice.runtime.kv.paged import Branches, CachedSequence, PagedCache, places
 from ondevice.runtime.moe.experts import Expert, Experts, read_dense, read_experts
 from ondevice.runtime.projection import (
     Projection,
@@ -111,6 +111,7 @@ class Decoder:
     tensors: stored tensors by their Hugging Face names; a `WeightSource` may have them in memory only while they are
     used. config: the Hugging Face configuration. context: longest sequence in tokens. cache_tokens: of all sequences
     together; None for one of the whole context.
+    streams: whether weights of layers are only in memory while they are used.
     before_layer, after_layer: called in every step with a layer's number and the hidden states (tokens, hidden) that
     enter or leave it; None for no call, and then layers that are in memory run as one native call.
     Raises UnsupportedModel for another architecture, BadArtifact where tensors are missing or do not fit.
@@ -153,7 +154,8 @@ class Decoder:
         self.cache = PagedCache(
             cache_tokens or self.context, shape.layers, shape.cached_heads, shape.head_size, cache_dtype
         )
-        self._stack = None if source and source.streams_layers else self._whole()
+        self.streams = bool(source and source.streams_layers)
+        self._stack = None if self.streams else self._whole()
 
     @property
     def vocabulary(self) -> int:
@@ -174,63 +176,114 @@ class Decoder:
         part, and a sequence longer than the context; CacheFull where the cache has no room; BadInput or BadArtifact
         where weights cannot be read. Then no sequence has changed.
         """
+        marks = [sequence.mark() for sequence, _ in batch]
+        states = self.read(batch, every=every, last=last)
+        if not states:
+            return []
+        try:
+            logits = self.logits(np.concatenate(states))
+        except OndeviceError:
+            for (sequence, _), mark in zip(batch, marks):
+                sequence.rollback(mark)
+            raise
+        return np.split(logits, np.cumsum([len(rows) for rows in states])[:-1])
+
+    def read(
+        self,
+        batch: Sequence[tuple[CachedSequence, Sequence[int]]],
+        *,
+        every: bool = False,
+        last: Sequence[int] | None = None,
+        branches: Sequence[Branches] | None = None,
+    ) -> list[Floats]:
+        """Like `step`; but what the logits are made of, (1, hidden) each.
+
+        branches: for each sequence, which of its last tokens are branches of a tree. Each of them sees its own past
+        only, and the sequence does not go on to any before `CachedSequence.take`.
+        """
         ids = [np.asarray(tokens, np.int64) for _, tokens in batch]
         if not batch:
             return []
-        self._check(batch, ids)
+        trees = branches or [Branches()] * len(batch)
+        plain = [len(tokens) - len(tree) for tokens, tree in zip(ids, trees, strict=True)]
+        if min(plain) < 1:
+            raise BadInput("a part of the batch has no tokens")
+        self._check(batch, ids, [count + tree.depth for count, tree in zip(plain, trees)])
         try:
-            for (sequence, _), tokens in zip(batch, ids):
-                sequence.reserve(len(tokens))
-            states = self._states(batch, np.concatenate(ids).astype(np.int32))
-            ends = np.cumsum([len(tokens) for tokens in ids])
-            counts = [len(tokens) for tokens in ids] if every else last or [1] * len(ids)
-            if not every:
-                wanted = [np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
-                states = np.ascontiguousarray(states[np.concatenate(wanted)])
-            logits = self._logits(states)
+            for (sequence, _), count, tree in zip(batch, plain, trees):
+                sequence.reserve(count + tree.depth)
+            states = self._states(batch, np.concatenate(ids).astype(np.int32), trees)
         except OndeviceError:
             for sequence, _ in batch:
                 sequence.rollback(sequence.length)  # gives back what was reserved
             raise
-        for (sequence, _), tokens in zip(batch, ids):
-            sequence.advance(len(tokens))
-        return np.split(logits, np.cumsum(counts)[:-1])
+        for (sequence, _), count in zip(batch, plain):
+            sequence.advance(count)
+        counts = last or [1] * len(ids)
+        parts = np.split(states, np.cumsum([len(tokens) for tokens in ids])[:-1])
+        return parts if every else [part[-count:] for part, count in zip(parts, counts, strict=True)]
 
     def _states(
-        self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], ids: npt.NDArray[np.int32]
+        self,
+        batch: Sequence[tuple[CachedSequence, Sequence[int]]],
+        ids: npt.NDArray[np.int32],
+        trees: Sequence[Branches],
     ) -> Floats:
         """The normalised hidden states after the last layer, (tokens, hidden)."""
         kernels, shape = self.kernels, self.shape
-        where = places((sequence, len(tokens)) for sequence, tokens in batch)
-        states = self.table.embed(kernels, ids)
-        if self._embedding_scale is not None:
-            states *= self._embedding_scale
+        where = places(((sequence, len(tokens)) for sequence, tokens in batch), trees)
+        states = self.embed(ids)
         update: Floats | None = None
-        scale = shape.head_size**-0.5
         if self._stack is not None and not self.before_layer and not self.after_layer:
-            update = self._stack.run(states, where, self.cosine, self.sine, scale)
+            update = self._stack.run(states, where, self.cosine, self.sine, shape.head_size**-0.5)
             return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
-        layers = zip(self.blocks, self.cache.layers, shape.window, strict=True)
-        for number, (block, cache, window) in enumerate(layers):
+        for number in range(shape.layers):
             self._call_hooks(number, states, update)
-            normal = kernels.rms_norm(states, block.attention_norm, shape.epsilon, update=update)
-            with self._hold((number, "joint")):
-                joint = _together(kernels, block.joint, normal)
-            by_head = block.query_norm is not None and block.query_norm.size == shape.head_size
-            if not by_head:
-                self._normalise_all(block, joint)
-            kernels.remember(
-                joint, shape.heads, cache, where, self.cosine, self.sine,
-                query_gamma=block.query_norm if by_head else None, key_gamma=block.key_norm if by_head else None,
-                epsilon=shape.epsilon,
-            )  # fmt: skip
-            mixed = kernels.attend(joint, shape.heads, cache, where, scale, window=window)
-            with self._hold((number, "output")):
-                update = block.output.apply(kernels, mixed)
-            normal = kernels.rms_norm(states, block.feed_norm, shape.epsilon, update=update)
-            update = self._feed(number, block.feed, normal)
+            update = self.layer(number, states, update, where)
         self._call_hooks(shape.layers, states, update)
         return kernels.rms_norm(states, self.final_norm, shape.epsilon, update=update)
+
+    def embed(self, ids: npt.NDArray[np.int32]) -> Floats:
+        """The states that enter the first layer, (tokens, hidden)."""
+        states = self.table.embed(self.kernels, ids)
+        if self._embedding_scale is not None:
+            states *= self._embedding_scale
+        return states
+
+    def layer(
+        self,
+        number: int,
+        states: Floats,
+        update: Floats | None,
+        where: Places,
+        cache: LayerCache | None = None,
+    ) -> Floats:
+        """What a layer's feed-forward part gives, (tokens, hidden), to be added to states.
+
+        states: (tokens, hidden), changed in place to what everything before that part leaves. update: of the layer
+        before, which is added first; None where it is in the states. where: the tokens' places in the cache, which
+        is the decoder's own unless another is given.
+        """
+        kernels, shape = self.kernels, self.shape
+        block, cache = self.blocks[number], cache or self.cache.layers[number]
+        normal = kernels.rms_norm(states, block.attention_norm, shape.epsilon, update=update)
+        with self._hold((number, "joint")):
+            joint = _together(kernels, block.joint, normal)
+        by_head = block.query_norm is not None and block.query_norm.size == shape.head_size
+        if not by_head:
+            self._normalise_all(block, joint)
+        kernels.remember(
+            joint, shape.heads, cache, where, self.cosine, self.sine,
+            query_gamma=block.query_norm if by_head else None, key_gamma=block.key_norm if by_head else None,
+            epsilon=shape.epsilon,
+        )  # fmt: skip
+        mixed = kernels.attend(
+            joint, shape.heads, cache, where, shape.head_size**-0.5, window=shape.window[number]
+        )
+        with self._hold((number, "output")):
+            update = block.output.apply(kernels, mixed)
+        normal = kernels.rms_norm(states, block.feed_norm, shape.epsilon, update=update)
+        return self._feed(number, block.feed, normal)
 
     def _feed(self, number: int, feed: Expert | Experts, normal: Floats) -> Floats:
         if isinstance(feed, Experts):
@@ -250,8 +303,8 @@ class Decoder:
             if self.before_layer and number < self.shape.layers:
                 self.before_layer(number, whole)
 
-    def _logits(self, states: Floats) -> Floats:
-        """(tokens, vocabulary), band by band where the head is in bands."""
+    def logits(self, states: Floats) -> Floats:
+        """(tokens, vocabulary) of states that `read` gave; band by band where the head is in bands."""
         parts = []
         for key, head in self._heads:
             with self._hold(key):
@@ -287,18 +340,19 @@ class Decoder:
                 start += gamma.size
 
     def _check(
-        self, batch: Sequence[tuple[CachedSequence, Sequence[int]]], ids: Sequence[npt.NDArray[np.int64]]
+        self,
+        batch: Sequence[tuple[CachedSequence, Sequence[int]]],
+        ids: Sequence[npt.NDArray[np.int64]],
+        sizes: Sequence[int],
     ) -> None:
         if len({id(sequence) for sequence, _ in batch}) != len(batch):
             raise BadInput("a sequence is in the batch twice; give its tokens in one part")
-        for (sequence, _), tokens in zip(batch, ids):
-            if not len(tokens):
-                raise BadInput("a part of the batch has no tokens")
+        for (sequence, _), tokens, size in zip(batch, ids, sizes):
             if tokens.min() < 0 or tokens.max() >= self.table.rows:
                 raise BadInput(f"a token is outside the vocabulary of {self.table.rows}")
-            if sequence.length + len(tokens) > self.context:
+            if sequence.length + size > self.context:
                 raise BadInput(
-                    f"{sequence.length + len(tokens)} tokens are more than the context of {self.context}; "
+                    f"{sequence.length + size} tokens are more than the context of {self.context}; "
                     "shorten the text or open the model with a longer context"
                 )
 

@@ -131,40 +131,68 @@ class Encoder:
         """
         if self.head is None:
             raise BadInput("this model has no classification head; ask for hidden states instead")
-        dense, classifier = self.head
         if not token_ids:
-            return np.empty((0, classifier.rows), np.float32)
+            return np.empty((0, self.head[1].rows), np.float32)
         with self._turn:
             starts, states = self._forward(token_ids)
-            first = np.ascontiguousarray(states[starts[:-1]])
-            return classifier.apply(self.kernels, dense.apply(self.kernels, first, activation="tanh"))
+            return self.classify(np.ascontiguousarray(states[starts[:-1]]))
+
+    def classify(self, first: Floats) -> Floats:
+        """What the head says of the states of first tokens, (texts, labels)."""
+        assert self.head is not None
+        dense, classifier = self.head
+        return classifier.apply(self.kernels, dense.apply(self.kernels, first, activation="tanh"))
+
+    def embed(self, token_ids: Sequence[Sequence[int]], *, separator: int | None = None) -> Floats:
+        """The states that enter the first layer, of all texts one after another, (tokens, hidden).
+
+        separator: the token after which a text's second segment begins, where the model knows segments.
+        """
+        rows = self._rows(token_ids, sum(map(len, token_ids)), separator)
+        states = np.empty((rows.shape[1], self.hidden_size), np.float32)
+        self._embed(rows, states)
+        return states
+
+    def run(self, number: int, states: Floats, lengths: Sequence[int]) -> None:
+        """Put texts of so many tokens each through a layer; states (tokens, hidden) are changed in place."""
+        with self._turn:
+            self._run(self.layers[number], states, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
     def _forward(self, token_ids: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], Floats]:
         """Where each text starts, and the states of all tokens in scratch memory."""
         starts = np.zeros(len(token_ids) + 1, np.int64)
         np.cumsum([len(tokens) for tokens in token_ids], out=starts[1:])
         rows = self._rows(token_ids, int(starts[-1]))
-        tokens, hidden = rows.shape[1], self.hidden_size
-        kernels = self.kernels
-        states, other = self._room("states", tokens, hidden), self._room("other", tokens, hidden)
-        norm = self.embedding_norm
-        kernels.embed(self.matrices, rows, gamma=norm.gamma, beta=norm.beta, epsilon=self.epsilon, out=states)
+        states = self._room("states", rows.shape[1], self.hidden_size)
+        self._embed(rows, states)
         for layer in self.layers:
-            if isinstance(layer.attention_output, Projection):
-                context = self._attend(layer, states, starts)
-                layer.attention_output.apply(kernels, context, other)
-            else:
-                other[:] = layer.attention_output
-            self._normalise(layer.attention_norm, other, states)
-            if isinstance(layer.output, Projection):
-                assert layer.widen is not None
-                wide = self._room("wide", tokens, layer.widen.rows)
-                layer.widen.apply(kernels, states, wide, self.activation)
-                layer.output.apply(kernels, wide, other)
-            else:
-                other[:] = layer.output
-            self._normalise(layer.output_norm, other, states)
+            self._run(layer, states, starts)
         return starts, states
+
+    def _embed(self, rows: npt.NDArray[np.int32], states: Floats) -> None:
+        norm = self.embedding_norm
+        self.kernels.embed(
+            self.matrices, rows, gamma=norm.gamma, beta=norm.beta, epsilon=self.epsilon, out=states
+        )
+
+    def _run(self, layer: Layer, states: Floats, starts: npt.NDArray[np.int64]) -> None:
+        """Put texts through a layer, in place."""
+        tokens, hidden = states.shape
+        kernels, other = self.kernels, self._room("other", tokens, hidden)
+        if isinstance(layer.attention_output, Projection):
+            context = self._attend(layer, states, starts)
+            layer.attention_output.apply(kernels, context, other)
+        else:
+            other[:] = layer.attention_output
+        self._normalise(layer.attention_norm, other, states)
+        if isinstance(layer.output, Projection):
+            assert layer.widen is not None
+            wide = self._room("wide", tokens, layer.widen.rows)
+            layer.widen.apply(kernels, states, wide, self.activation)
+            layer.output.apply(kernels, wide, other)
+        else:
+            other[:] = layer.output
+        self._normalise(layer.output_norm, other, states)
 
     def _attend(self, layer: Layer, states: Floats, starts: npt.NDArray[np.int64]) -> Floats:
         tokens, width = len(states), sum(part.rows for part in layer.query_key_value)
@@ -183,7 +211,9 @@ class Encoder:
         """states = norm(update + states)"""
         self.kernels.layer_norm(update, norm.gamma, norm.beta, self.epsilon, residual=states, out=states)
 
-    def _rows(self, token_ids: Sequence[Sequence[int]], total: int) -> npt.NDArray[np.int32]:
+    def _rows(
+        self, token_ids: Sequence[Sequence[int]], total: int, separator: int | None = None
+    ) -> npt.NDArray[np.int32]:
         """The row of each embedding matrix for each token, (matrices, tokens)."""
         rows = np.zeros((len(self.tables), total), np.int32)
         at = 0
@@ -200,6 +230,8 @@ class Encoder:
                 )
             end = at + len(ids)
             rows[0, at:end] = ids
+            if separator is not None and len(self.tables) > 2 and self.tables[2].rows > 1:
+                rows[2, at + 1 : end] = np.cumsum(ids == separator)[:-1] > 0
             if self.padding is None:
                 rows[1, at:end] = np.arange(len(ids))
             else:  # as RoBERTa counts: padding tokens have no position of their own

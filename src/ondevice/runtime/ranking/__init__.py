@@ -1,0 +1,1 @@
+"""Choosing the best few of many candidates by a cross-encoder, candidates that are settled early leaving early."""
