@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ from ondevice.runtime.weights.streamed import Streamed, ring_least
 Locking = Literal["balanced", "layerwise", "none"]
 CHUNK = 64  # tokens of a prompt in a step: each step reads what is streamed once
 _CONTEXT = 2048  # tokens, where none is asked for and an eighth of the limit holds them
-_SLACK = 12_000_000  # bytes: what is imported later, threads, and what the allocator keeps; steps are small here
+_SLACK = 12_000_000  # bytes: of what is imported later, threads, and the allocator; steps are small here
 _RING = 2  # times the largest stage
 _HUGE = 2 << 20
 _TRIAL, _TRIAL_READ = 64 << 20, 4 << 20
@@ -46,8 +46,8 @@ _MOST_SETS = 12  # parts of a layer up to which every set is tried
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured, bytes/s. read: from storage. compute: of weights through the kernels for one token; infinite where too
-    little is locked to tell. direct: whether reads go past the page cache."""
+    """Measured, bytes/s. read: from storage, while kernels compute. compute: of weights through the kernels for one
+    token; infinite where too little is locked to tell. direct: whether reads go past the page cache."""
 
     read: float
     compute: float
@@ -166,23 +166,49 @@ def plan_residency(
 
 
 def measure_rates(plan: ResidencyPlan, source: Streamed, kernels: Kernels) -> Rates:
-    """Read some of what is streamed, and multiply by some of what is locked: a tenth of a second."""
+    """Multiply by some of what is locked, then read some of what is streamed while the kernels have as much to do for
+    it as in a pass: a tenth of a second."""
     parts = [part for stage in plan.stages for part in stage.parts]
     streamed = [part for part in parts if part.name not in plan.names]
-    read, direct = _read_rate(streamed, source.storage) if streamed else (float("inf"), True)
-    seconds, size = 0.0, 0
-    for part in parts:
-        if part.name in plan.names and part.name in source and size < _TRIAL and _is_matrix(part):
+    products = _products(source, [part for part in parts if part.name in plan.names and _is_matrix(part)])
+    size = sum(nbytes for _, nbytes in products)
+    if size < _TRIAL // 2:
+        read, direct = _read_rate(streamed, source.storage, lambda nbytes: None)
+        return Rates(read, float("inf"), direct)
+    started = time.perf_counter()
+    for layer, _ in products:
+        kernels.linear(np.ones((1, layer.columns), np.float32), layer)
+    compute = size / (time.perf_counter() - started)
+    if not streamed:
+        return Rates(float("inf"), compute, True)
+    work = itertools.cycle(products)
+    owed = 0.0
+
+    def beside(nbytes: int) -> None:
+        nonlocal owed
+        owed += nbytes * plan.weights / plan.streamed
+        while owed > 0:
+            layer, done = next(work)
+            kernels.linear(np.ones((1, layer.columns), np.float32), layer)
+            owed -= done
+
+    read, direct = _read_rate(streamed, source.storage, beside)
+    return Rates(read, compute, direct)
+
+
+def _products(source: Streamed, locked: Sequence[Part]) -> list[tuple[Linear, int]]:
+    """Some of what is locked, ready to be multiplied by, and the bytes of each."""
+    products: list[tuple[Linear, int]] = []
+    for part in locked:
+        if part.name in source and sum(nbytes for _, nbytes in products) < _TRIAL:
             matrix = read_matrix(source, part.name)
-            layer = Linear((matrix,), int8=matrix.tiled and part.format.get("activations") == "int8")
-            row = np.ones((1, layer.columns), np.float32)
-            started = time.perf_counter()
-            kernels.linear(row, layer)
-            seconds, size = seconds + time.perf_counter() - started, size + part.nbytes
-    return Rates(read, size / seconds if size >= _TRIAL // 2 else float("inf"), direct)
+            int8 = matrix.tiled and part.format.get("activations") == "int8"
+            products.append((Linear((matrix,), int8=int8), part.nbytes))
+    return products
 
 
-def _read_rate(parts: Sequence[Part], storage: Storage) -> tuple[float, bool]:
+def _read_rate(parts: Sequence[Part], storage: Storage, beside: Callable[[int], None]) -> tuple[float, bool]:
+    """Bytes a second, and whether reads are direct. beside: called with the bytes of each read while it goes on."""
     memory = [huge_pages(_TRIAL_READ + ALIGNED) for _ in range(2)]
     places = [
         replace(part.place, offset=part.place.offset + at, nbytes=min(_TRIAL_READ, part.nbytes - at))
@@ -195,6 +221,7 @@ def _read_rate(parts: Sequence[Part], storage: Storage) -> tuple[float, bool]:
         if len(going) == len(memory):
             direct &= going.popleft().wait().direct
         going.append(storage.read(place.path, place.offset, place.nbytes, memory[number % 2]))
+        beside(place.nbytes)
         size += place.nbytes
     for ticket in going:
         direct &= ticket.wait().direct
