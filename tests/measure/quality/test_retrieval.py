@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondevice.errors import BadInput
-from ondevice.measure.quality.retrieval import ndcg, recall, reciprocal_rank
+from ondevice.measure.quality.retrieval import gamma, ndcg, recall, reciprocal_rank
 
 
 def case(seed: int, queries: int, passages: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,3 +59,28 @@ def test_bad_input() -> None:
         recall(np.ones((2, 2)), np.array([[True, False], [False, False]]))
     with pytest.raises(BadInput, match="k must"):
         ndcg(np.ones((2, 2)), k=0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 2)), min_size=2, max_size=12))
+def test_gamma_against_brute_force_and_kendall(rows: list[tuple[int, int, int]]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    a, b, groups = (np.array(column) for column in zip(*rows, strict=True))
+
+    def by_hand(everything: bool) -> float:
+        agree = disagree = 0
+        for i, one in enumerate(rows):
+            for other in rows[:i]:
+                if everything or one[2] != other[2]:
+                    product = (one[0] - other[0]) * (one[1] - other[1])
+                    agree, disagree = agree + (product > 0), disagree + (product < 0)
+        return (agree - disagree) / (agree + disagree) if agree + disagree else float("nan")
+
+    assert gamma(a, b) == pytest.approx(by_hand(True), nan_ok=True)
+    assert gamma(a, b, groups) == pytest.approx(by_hand(False), nan_ok=True)
+    if len(set(a)) == len(a) and len(set(b)) == len(b):  # without ties it is Kendall's tau
+        assert gamma(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
+
+
+def test_gamma_of_rankings_that_do_not_match() -> None:
+    with pytest.raises(BadInput, match="alike"):
+        gamma([1.0, 2.0], [1.0])

@@ -1,4 +1,4 @@
-"""Retrieval quality from similarities: MRR@k, recall@k, nDCG@k, one value a query.
+"""Retrieval quality from similarities: MRR@k, recall@k, nDCG@k, one value a query; and how far two rankings agree.
 
 Knows similarities and which passages are right. Knows nothing of how they were embedded.
 
@@ -42,6 +42,24 @@ def ndcg(similarity: Array, relevant: npt.ArrayLike | None = None, k: int = 10) 
     gains: Vector = np.where(right & (ranks <= _positive(k)), 1 / np.log2(1 + ranks), 0.0).sum(axis=1)
     ideal = np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))
     return np.asarray(gains / ideal[np.minimum(right.sum(axis=1), k) - 1])
+
+
+def gamma(scores: npt.ArrayLike, final: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> float:
+    """(agreeing - disagreeing) / (agreeing + disagreeing) pairs of two rankings, (items,) each (Goodman and Kruskal
+    1954); pairs that are equal in either do not count. NaN where none counts.
+
+    groups: (items,); then only pairs of different groups count.
+    """
+    a, b = np.asarray(scores, np.float64), np.asarray(final, np.float64)
+    if a.ndim != 1 or a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise BadInput(f"two rankings must be finite and alike, not {a.shape} and {b.shape}")
+    first, second = np.triu_indices(len(a), 1)
+    signs = np.sign(a[first] - a[second]) * np.sign(b[first] - b[second])
+    if groups is not None:
+        which = np.asarray(groups)
+        signs = signs[which[first] != which[second]]
+    counted = np.abs(signs).sum()
+    return float(signs.sum() / counted) if counted else float("nan")
 
 
 def _positive(k: int) -> int:
