@@ -8,9 +8,10 @@ Sources: Shazeer et al. 2017, "Outrageously Large Neural Networks"; Jiang et al.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from ondevice.errors import BadArtifact
 from ondevice.kernels import Kernels, Linear, Matrix
 from ondevice.runtime.projection import Projection, Tensors, read_projection, side_by_side
+from ondevice.runtime.weights.experts import ExpertCache
 
 Floats = npt.NDArray[np.float32]
 # Where a layer keeps its router and its experts, and what an expert calls gate, up and down.
@@ -45,17 +47,55 @@ class Expert:
         return kernels.gated(wide, gate)
 
 
+class ExpertsOfLayer(Protocol):
+    """Where a layer's experts come from."""
+
+    def ask(self, numbers: Sequence[int]) -> Iterator[tuple[int, Expert]]:
+        """Begin to bring these; each with its number, as they come, and there until the next is taken."""
+
+
+class HeldExperts(tuple[Expert, ...]):
+    """Experts that are always there."""
+
+    def ask(self, numbers: Sequence[int]) -> Iterator[tuple[int, Expert]]:
+        return ((number, self[number]) for number in numbers)
+
+
+@dataclass(frozen=True)
+class CalledExperts:
+    """Experts in a cache. stem: of their tensors' names. names: of an expert's gate, up and down."""
+
+    cache: ExpertCache
+    layer: int
+    stem: str
+    names: tuple[str, str, str]
+
+    def ask(self, numbers: Sequence[int]) -> Iterator[tuple[int, Expert]]:
+        coming = self.cache.ask(
+            [(self.layer, int(number)) for number in numbers],
+            lambda unit, tensors: _expert(tensors, f"{self.stem}.{unit[1]}", self.names),
+        )
+        return ((unit[1], expert) for unit, expert in coming)
+
+
+Listener = Callable[[int, npt.NDArray[np.int64]], None]
+
+
 @dataclass(frozen=True)
 class Experts:
-    """used: experts a token. normalised: whether the weights of those used sum to one. shared: an expert that all
-    tokens use, with a gate of its own."""
+    """layer: its number. count: of experts. used: experts a token. normalised: whether the weights of those used sum
+    to one. shared: an expert that all tokens use, with a gate of its own. listeners: told, in every step, the layer
+    and the experts that its tokens chose, (tokens, used), once those that are missing have been asked for."""
 
+    layer: int
     router: Projection
-    experts: Sequence[Expert]
+    experts: ExpertsOfLayer
+    count: int
     used: int
     normalised: bool
     shared: Expert | None = None
     shared_gate: Projection | None = None
+    listeners: list[Listener] = field(default_factory=list)
 
     def route(self, kernels: Kernels, x: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
         """Which experts each token uses, likeliest first, and their weights: (tokens, used) each."""
@@ -70,9 +110,12 @@ class Experts:
         """The weighted sum of the experts that each token uses, (tokens, hidden)."""
         chosen, weights = self.route(kernels, x)
         parts = np.empty((self.used, *x.shape), np.float32)
-        for number in np.unique(chosen):
+        coming = self.experts.ask(np.unique(chosen).tolist())
+        for listener in self.listeners:
+            listener(self.layer, chosen)
+        for number, expert in coming:
             tokens, ranks = np.nonzero(chosen == number)
-            parts[ranks, tokens] = self.experts[number].apply(kernels, np.ascontiguousarray(x[tokens]), gate)
+            parts[ranks, tokens] = expert.apply(kernels, np.ascontiguousarray(x[tokens]), gate)
         out: Floats = parts[0] * weights[:, :1]
         for rank in range(1, self.used):  # in order of rank, so that company changes no sum
             out += parts[rank] * weights[:, rank : rank + 1]
@@ -95,14 +138,22 @@ def read_experts(tensors: Tensors, layer: str, config: Mapping[str, Any]) -> Exp
     used = int(config.get("num_experts_per_tok") or 2)
     if not 1 <= used <= router.rows:
         raise BadArtifact(f"{name}: a token cannot use {used} of {router.rows} experts")
-    if f"{name}.experts.gate_up_proj" in tensors:
+    experts: ExpertsOfLayer
+    number = int(re.findall(r"\d+", layer)[-1])
+    if isinstance(tensors, ExpertCache):
+        _check_parts(tensors, [f"{name}.experts.{each}" for each in range(router.rows)], names)
+        experts = CalledExperts(tensors, number, f"{name}.experts", names)
+    elif f"{name}.experts.gate_up_proj" in tensors:
         experts = _fused(tensors, name, router.rows)
     else:
-        experts = [_expert(tensors, f"{name}.experts.{number}", names) for number in range(router.rows)]
+        stems = [f"{name}.experts.{each}" for each in range(router.rows)]
+        experts = HeldExperts(_expert(tensors, stem, names) for stem in stems)
     shared = f"{name}.shared_expert.gate_proj.weight" in tensors
     return Experts(
+        number,
         router,
         experts,
+        router.rows,
         used,
         config.get("model_type") == "mixtral" or bool(config.get("norm_topk_prob")),
         _expert(tensors, f"{name}.shared_expert", names) if shared else None,
@@ -122,7 +173,17 @@ def _expert(tensors: Tensors, name: str, names: tuple[str, str, str]) -> Expert:
     return Expert(side_by_side([gate, up]), down)
 
 
-def _fused(tensors: Tensors, name: str, count: int) -> list[Expert]:
+def _check_parts(cache: ExpertCache, stems: Sequence[str], names: tuple[str, str, str]) -> None:
+    """Raise BadArtifact where an expert that will only be read when it is called is not whole."""
+    for stem in stems:
+        for part in names:
+            if f"{stem}.{part}.weight" not in cache and f"{stem}.{part}.down.weight" not in cache:
+                raise BadArtifact(
+                    f"tensor {stem}.{part}.weight is missing; the artifact is not a whole model"
+                )
+
+
+def _fused(tensors: Tensors, name: str, count: int) -> HeldExperts:
     """Experts as transformers holds them in memory: gate and up of all in one tensor, down in another."""
     if f"{name}.experts.down_proj" not in tensors:
         raise BadArtifact(f"tensor {name}.experts.down_proj is missing; the artifact is not a whole model")
@@ -135,4 +196,4 @@ def _fused(tensors: Tensors, name: str, count: int) -> list[Expert]:
     def projection(values: npt.NDArray[Any]) -> Projection:
         return Projection(Linear((Matrix.dense(np.ascontiguousarray(values)),)))
 
-    return [Expert([projection(w)], projection(d)) for w, d in zip(wide, down, strict=True)]
+    return HeldExperts(Expert([projection(w)], projection(d)) for w, d in zip(wide, down, strict=True))

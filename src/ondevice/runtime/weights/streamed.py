@@ -140,7 +140,7 @@ class Streamed(Resident):
     def __getitem__(self, name: str) -> Stored:
         if name in self._held or name not in self._formats:
             return self._held[name]
-        return _Elsewhere(self._formats[name])
+        return Elsewhere(self._formats[name])
 
     def _arrive(self, number: int) -> None:
         """Have the parts of a stage in memory."""
@@ -224,7 +224,7 @@ class Streamed(Resident):
         check(part.name, part.place, digest)
 
 
-class _Elsewhere(HeldTensor):
+class Elsewhere(HeldTensor):
     """A tensor that is in memory only by bands or rows: its form is known, its bytes are not here."""
 
     def __init__(self, format: object) -> None:
