@@ -18,10 +18,10 @@ from ondevice.errors import BadInput, MissingExtra, UnsafeModel, UnsupportedMode
 from ondevice.models.tasks import Pooling, Task
 
 ENCODERS = ("bert", "roberta", "xlm-roberta")
-DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
 SUPPORTED = (
     "supported: BERT, RoBERTa and XLM-RoBERTa encoders for embedding and sequence classification, and Llama, "
-    "Mistral, Qwen2 and Qwen3 decoders"
+    "Mistral, Qwen2 and Qwen3 decoders, also with experts (Mixtral, Qwen-MoE, OLMoE)"
 )
 
 _POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "max": "max"}

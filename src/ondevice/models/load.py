@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ondevice.errors import BadInput, MissingExtra, UnsafeModel, UnsupportedModel
+from ondevice.layers.experts import FUSED, apart, unfuse
 from ondevice.layers.tied import TiedLinear, tie
 from ondevice.models import zoo
 from ondevice.models.checkpoint import Checkpoint, read_checkpoint
@@ -33,11 +34,14 @@ _SMALL_FILES = (
 _STEMS = {
     "bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
     "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3",
+    "mixtral": "Mixtral", "qwen2_moe": "Qwen2Moe", "qwen3_moe": "Qwen3Moe", "olmoe": "Olmoe",
 }  # fmt: skip
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-?????-of-?????.bin")
 # Parts of a checkpoint that are not needed: of encoders their heads; a decoder's, where its table is its head.
 _UNUSED = ("pooler.", "cls.", "lm_head.")
+# What checkpoints of Mixtral call the parts of its experts.
+_MIXTRAL = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 _BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
 
 
@@ -158,7 +162,7 @@ def skeleton(config: dict[str, Any], task: Task) -> Any:
             module.model.rotary_emb = type(module.model.rotary_emb)(settings)  # its frequencies, not on meta
             if settings.tie_word_embeddings:
                 module.lm_head = TiedLinear("model.embed_tokens")
-            return tie(module).eval().requires_grad_(False)
+            return tie(unfuse(module)).eval().requires_grad_(False)
     except Exception as error:  # a wrong field meets transformers where it happens to use it
         raise UnsupportedModel(f"config.json describes no network that is supported: {error!r}") from error
     for name, buffer in list(module.named_buffers()):  # no checkpoint stores them
@@ -184,7 +188,7 @@ def _fill(module: nn.Module, checkpoint: Checkpoint) -> None:
     state: dict[str, torch.Tensor] = {}
     extra, shapes, wild = [], [], []
     for path in checkpoint.weight_files():
-        for stored, tensor in read_tensors(path).items():
+        for stored, tensor in _by_expert(read_tensors(path)).items():
             name = stored.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
             name = name.replace("LayerNorm.beta", "LayerNorm.bias")
             if name.endswith(_BUFFERS) or (name not in wanted and name.startswith(_UNUSED)):
@@ -210,6 +214,20 @@ def _fill(module: nn.Module, checkpoint: Checkpoint) -> None:
             more = f" and {len(names) - 8} more" if len(names) > 8 else ""
             raise BadInput(f"{checkpoint.folder}: {problem}: {', '.join(sorted(names)[:8])}{more}")
     module.load_state_dict(state, assign=True)
+
+
+def _by_expert(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, those of experts each by itself and by the name that the newer checkpoints give it."""
+    named: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(FUSED) and tensor.ndim == 3:
+            named |= apart(name, tensor)
+        elif ".block_sparse_moe." in name:
+            parts = [_MIXTRAL.get(part, part) for part in name.replace("block_sparse_moe", "mlp").split(".")]
+            named[".".join(parts)] = tensor
+        else:
+            named[name] = tensor
+    return named
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
