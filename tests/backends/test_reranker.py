@@ -123,7 +123,7 @@ def test_calibrated_it_chooses_as_it_was_asked_to(classifier: Path) -> None:
     samples = [(query, PASSAGES) for query in ("a fox", "the lazy dog", "1 2 3")]
     with Reranker.open(classifier, threads=1) as reranker:
         whole = [{each.position for each in reranker.topk(query, PASSAGES, 2)} for query, _ in samples]
-        assert reranker.calibrate(samples, 2, 1.0) is not None
+        assert reranker.calibrate(samples, 2, 1.0) >= 0
         assert [
             {each.position for each in reranker.topk(query, PASSAGES, 2)} for query, _ in samples
         ] == whole
@@ -144,8 +144,8 @@ def test_bad_input(
         reranker.topk("a", ["b"])
     with pytest.raises(UnsupportedModel, match="one score"):
         Reranker.open(tiny_checkpoint("bert", "ForSequenceClassification", num_labels=3), threads=1)
+    folder = tiny_decoder("llama")
+    for each in (*folder.glob("*template*"), *folder.glob("tokenizer_config.json")):
+        each.unlink()
     with pytest.raises(BadInput, match="neither a head"):
-        folder = tiny_decoder("llama")
-        for each in (*folder.glob("*template*"), *folder.glob("tokenizer_config.json")):
-            each.unlink()
         Reranker.open(folder, threads=1)

@@ -1,19 +1,22 @@
-"""The native backend: an artifact on the project's own kernels, without torch.
+"""The native backend: an artifact, or a checkpoint as it is, on the project's own kernels, without torch.
 
-Knows artifacts and sessions; the architecture is `runtime.encoder`. Weights stay as they lie in the file.
+Knows files and sessions; the architecture is `runtime.encoder`. Weights stay as they lie in the file.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ondevice.artifact import Artifact
 from ondevice.backends.session import Session, Tokens
 from ondevice.errors import BadArtifact, BadInput
 from ondevice.kernels import Kernels
+from ondevice.models.checkpoint import read_checkpoint
 from ondevice.models.tasks import Floats, Task
 from ondevice.runtime.encoder import Encoder
+from ondevice.runtime.weights.safetensors import Checkpoint
 
 
 def open_artifact(artifact: Artifact, *, threads: int | None = None) -> NativeSession:
@@ -27,6 +30,14 @@ def open_artifact(artifact: Artifact, *, threads: int | None = None) -> NativeSe
     kernels = Kernels(threads if threads is not None else processors())
     encoder = Encoder(artifact.tensors, artifact.config, kernels)
     return NativeSession(encoder, tokenizer, Task.from_json(artifact.task))
+
+
+def open_checkpoint(folder: Path, *, threads: int | None = None) -> NativeSession:
+    """A session on a Hugging Face folder of the BERT family as it is. Raises UnsupportedModel for another family."""
+    checkpoint = read_checkpoint(folder)
+    kernels = Kernels(threads if threads is not None else processors())
+    encoder = Encoder(Checkpoint(checkpoint.network), checkpoint.config, kernels)
+    return NativeSession(encoder, checkpoint.tokenizer(), checkpoint.task())
 
 
 def processors() -> int:

@@ -88,9 +88,7 @@ class Reranker(Closing):
         found = select(self._open(), texts, k, threshold=self.threshold)
         return [Ranked(each, float(found.scores[each]), cut[each]) for each in found.best]
 
-    def calibrate(
-        self, samples: Sequence[tuple[str, Sequence[str]]], k: int, precision: float
-    ) -> float | None:
+    def calibrate(self, samples: Sequence[tuple[str, Sequence[str]]], k: int, precision: float) -> float:
         """Find and keep the threshold with which passages may leave early and the k chosen for sample queries, each
         with its passages, are still the share `precision` of those that the whole model chooses."""
         traces = [self.trace(query, passages) for query, passages in samples]

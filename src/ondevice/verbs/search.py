@@ -83,13 +83,13 @@ def search(
             return SearchResult(query, hits, refresh, store, reranker.threshold)
 
 
-def _threshold(index: Index, reranker: Reranker, model: Path, k: int, precision: float) -> float | None:
+def _threshold(index: Index, reranker: Reranker, model: Path, k: int, precision: float) -> float:
     """Calibrated once for a folder and a reranker, and kept beside the index."""
     name = hashlib.sha256(f"{model.resolve()}\0{k}\0{precision}".encode()).hexdigest()[:12]
     kept = index.store.with_name(f"{index.store.stem}-{name}.json")
     if kept.exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            return json.loads(kept.read_text(encoding="utf-8"))["threshold"]  # type: ignore[no-any-return]
+            return float(json.loads(kept.read_text(encoding="utf-8"))["threshold"])
     samples = []
     for text in index.sample(_SAMPLES):
         near = [hit.text for hit in index.search(text, _CANDIDATES) if text not in hit.text]
@@ -100,5 +100,7 @@ def _threshold(index: Index, reranker: Reranker, model: Path, k: int, precision:
             f"the folder has too few passages to calibrate a choice of {k} on; leave the precision out"
         )
     threshold = reranker.calibrate(samples, k, precision)
-    kept.write_text(json.dumps({"threshold": threshold}), encoding="utf-8")  # half of it would be calibrated anew
+    kept.write_text(
+        json.dumps({"threshold": threshold}), encoding="utf-8"
+    )  # half of it would be calibrated anew
     return threshold

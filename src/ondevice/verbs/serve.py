@@ -117,11 +117,8 @@ def _writer(model: str | Path, memory: str | int | None, **opening: Any) -> Writ
 def _embedding_session(model: str | Path, threads: int | None) -> Session | None:
     """A session on an artifact, on a checkpoint of the BERT family as it is, or on the packaged one of that name; None
     where it is none of them."""
-    from ondevice.backends.native import NativeSession, processors
-    from ondevice.kernels import Kernels
-    from ondevice.models.checkpoint import read_checkpoint
-    from ondevice.runtime.encoder import Encoder
-    from ondevice.runtime.weights.safetensors import Checkpoint
+    from ondevice.backends.native import open_checkpoint
+    from ondevice.runtime.encoder import FAMILIES
 
     folder = Path(model)
     if (folder / "ondevice.json").is_file():
@@ -134,11 +131,7 @@ def _embedding_session(model: str | Path, threads: int | None) -> Session | None
         family = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
         return None
-    if family not in ("bert", "roberta", "xlm-roberta"):
-        return None
-    checkpoint = read_checkpoint(folder)
-    encoder = Encoder(Checkpoint(checkpoint.network), checkpoint.config, Kernels(threads or processors()))
-    return NativeSession(encoder, checkpoint.tokenizer(), checkpoint.task())
+    return open_checkpoint(folder, threads=threads) if family in FAMILIES else None
 
 
 def _embedder(session: Session) -> Embedder:

@@ -135,17 +135,17 @@ def replay(scores: Scores, places: int, threshold: float) -> tuple[list[int], np
     return best + order[: places - len(best)].tolist(), left
 
 
-def calibrate(traces: Sequence[Scores], places: int, precision: float) -> float | None:
+def calibrate(traces: Sequence[Scores], places: int, precision: float) -> float:
     """The lowest threshold with which, and above which, those chosen for sample queries are on average the share
-    `precision` of what the whole model chooses; None where even the highest threshold gives fewer.
+    `precision` of what the whole model chooses.
 
-    traces: of `trace`, one a query. Lower thresholds let candidates leave sooner.
+    traces: of `trace`, one a query. Lower thresholds let candidates leave sooner; with the highest nobody left.
     """
     if not traces or not 0 < precision <= 1:
         raise BadInput("calibration takes sample queries, and a precision above 0 and at most 1")
     whole = [set(np.argsort(-each[-1], kind="stable")[:places].tolist()) for each in traces]
     seen = [variation(row) for each in traces for row in each[:-1]]
-    lowest = None
+    lowest = max(seen)
     for threshold in np.quantile(seen, np.linspace(1, 0, 41)):
         kept = [
             len(truth & set(replay(each, places, float(threshold))[0])) / len(truth)

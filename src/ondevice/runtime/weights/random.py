@@ -39,7 +39,7 @@ def random_decoder(
     shape: str | Mapping[str, Any], *, bits: int = 4, group_size: int = 32, seed: int = 0
 ) -> tuple[dict[str, Any], dict[str, RandomTensor]]:
     """(configuration, tensors) of a published shape, or of a configuration with the same fields: every matrix in
-    tiles with int8 activations, norms of ones, biases of zeros.
+    tiles with int8 activations (of 16 bits: plain float16), norms of ones, biases of zeros.
 
     Raises BadInput for an unknown shape.
     """
@@ -53,7 +53,10 @@ def random_decoder(
         for name, size in vectors(config).items():
             tensors[f"model.layers.{layer}.{name}"] = _vector(size, 0.0 if name.endswith("bias") else 1.0)
     for name, (rows, columns) in sizes.items():
-        tensors[f"{name}.weight"] = _tiles(name, rows, columns, bits, group_size, seed)
+        random = np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()[:8]])
+        tensors[f"{name}.weight"] = (
+            _halves(random, rows, columns) if bits == 16 else _tiles(random, rows, columns, bits, group_size)
+        )
     tensors["model.norm.weight"] = _vector(config["hidden_size"], 1.0)
     return config, tensors
 
@@ -72,10 +75,18 @@ def _vector(size: int, value: float) -> RandomTensor:
     return RandomTensor({"kind": "dense", "dtype": "float32", "shape": [size]}, values)
 
 
-def _tiles(name: str, rows: int, columns: int, bits: int, group_size: int, seed: int) -> RandomTensor:
+def _halves(random: np.random.Generator, rows: int, columns: int) -> RandomTensor:
+    """Evenly spread values such that a product keeps its input's size."""
+    values = (np.linspace(-1, 1, 1 << 8) * np.sqrt(3 / columns)).astype(np.float16)
+    codes = np.frombuffer(random.bytes(rows * columns), np.uint8)
+    return RandomTensor(
+        {"kind": "dense", "dtype": "float16", "shape": [rows, columns]}, values[codes].reshape(rows, columns)
+    )
+
+
+def _tiles(random: np.random.Generator, rows: int, columns: int, bits: int, group_size: int) -> RandomTensor:
     """Random codes; multipliers as large as int8 allows, scales such that a product keeps its input's size."""
     check_format(rows, columns, bits, group_size)
-    random = np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()[:8]])
     stored = np.frombuffer(random.bytes(stored_bytes(rows, columns, bits, group_size)), np.uint8).copy()
     panels, groups = -(-rows // PANEL), -(-columns // group_size)
     table = stored.reshape(panels, -1)
