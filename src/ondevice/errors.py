@@ -76,3 +76,7 @@ class NotBuilt(OndeviceError):
 
 class Busy(OndeviceError):
     """Another process is writing the same folder."""
+
+
+class ProtocolViolation(OndeviceError):
+    """Another party did what was not agreed: it repeated a message, sent it out of turn, or made it up."""

@@ -39,12 +39,13 @@ class Restore:
 
 @dataclass(frozen=True)
 class Compute:
-    """One operation of the model. lane: CPU or NPU. restore: the weights that it needs and that are not there."""
+    """One operation of the model. lane: CPU or NPU. restore: the weights that it needs and that are not there, in parts
+    that come one after another."""
 
     name: str
     lane: str
     seconds: float = 0.0
-    restore: Restore | None = None
+    restore: tuple[Restore, ...] = ()
 
 
 def graph(chain: Sequence[Compute]) -> tuple[list[Op], list[int]]:
@@ -52,23 +53,21 @@ def graph(chain: Sequence[Compute]) -> tuple[list[Op], list[int]]:
     durations below zero."""
     ops: list[Op] = []
     numbers: list[int] = []
-    allocated: int | None = None
+    before: tuple[int, ...] = ()  # the last allocation: blocks are adjacent
     for compute in chain:
-        needs = (numbers[-1],) if numbers else ()
-        if (restore := compute.restore) is not None:
-            name, first = compute.name, len(ops)
-            itself, before = first + (3 if restore.sealed else 2), () if allocated is None else (allocated,)
-            allocated, pieces = first, restore.pieces
-            ops.append(Op(f"alloc {name}", CPU, "alloc", restore.alloc, before, pieces[0], itself))
-            ops.append(Op(f"read {name}", IO, "read", restore.read, (first,), 1, itself))
-            if restore.sealed:
+        name, needs = compute.name, (numbers[-1],) if numbers else ()
+        itself = len(ops) + sum(3 if part.sealed else 2 for part in compute.restore)
+        for part in compute.restore:
+            first, pieces = len(ops), part.pieces
+            ops.append(Op(f"alloc {name}", CPU, "alloc", part.alloc, before, pieces[0], itself))
+            ops.append(Op(f"read {name}", IO, "read", part.read, (first,), 1, itself))
+            if part.sealed:
                 ops.append(
-                    Op(f"decrypt {name}", CPU, "decrypt", restore.decrypt, (first + 1,), pieces[1], itself)
+                    Op(f"decrypt {name}", CPU, "decrypt", part.decrypt, (first + 1,), pieces[1], itself)
                 )
-            needs = (*needs, len(ops) - 1)
-        number = len(ops)
-        ops.append(Op(compute.name, compute.lane, "compute", compute.seconds, needs, serves=number))
-        numbers.append(number)
+            before, needs = (first,), (*needs, len(ops) - 1)
+        ops.append(Op(name, compute.lane, "compute", compute.seconds, needs, serves=itself))
+        numbers.append(itself)
     check(ops)
     return ops, numbers
 

@@ -10,16 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from ondevice.devices.simulate.pipeline import Op, Schedule
+from ondevice.devices.simulate.pipeline import Schedule
 from ondevice.measure.timeline import Timeline
 
-Work = Callable[[Op, int], None]
+Work = Callable[[int, int], None]
 
 
 class Turns:
     """Workers, one a lane of `lanes`, do the operations that are not of kind "compute"; those are the caller's.
 
-    work: does a piece of an operation, (operation, which piece). timeline: gets a span of the kind for
+    work: does a piece of an operation, (its number, which piece). timeline: gets a span of the kind for
     each piece, of the lane for what the caller does, and "wait" for how long it waited for its turn. An error of a
     worker ends all and is raised by the caller's next turn.
     """
@@ -108,7 +108,7 @@ class Turns:
                 piece, self._pieces[number] = self._pieces[number], self._pieces[number] + 1
             op, started = self._schedule.ops[number], time.perf_counter()
             try:
-                self._work(op, piece)
+                self._work(number, piece)
             except BaseException as problem:  # the caller raises it
                 with self._changed:
                     self._problem = problem

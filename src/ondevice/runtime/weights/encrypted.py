@@ -166,11 +166,13 @@ class SealedTensor:
         """The values."""
         return StoredTensor(dict(self.format), self.array).to_dense()
 
-    def decrypt(self, first: int, stored: Bytes) -> None:
-        """Whole segments in place, from one of that number on. Raises BadArtifact as `array`."""
+    def decrypt(self, first: int, stored: Bytes, into: Bytes | None = None) -> None:
+        """Whole segments, from one of that number on, in place or into other memory of the size. Raises BadArtifact as
+        `array`."""
+        out = stored if into is None else into
         for segment, at in enumerate(range(0, stored.size, self.place.unit), first):
-            tag = self.tags[segment * _TAG : (segment + 1) * _TAG]
-            self.cipher.decrypt(self.number, self.name, segment, stored[at : at + self.place.unit], tag)
+            tag, stop = self.tags[segment * _TAG : (segment + 1) * _TAG], at + self.place.unit
+            self.cipher.decrypt(self.number, self.name, segment, stored[at:stop], tag, out[at:stop])
 
 
 class EncryptedStorage:
@@ -245,13 +247,13 @@ class _Cipher:
         encryptor.finalize()
         return bytes(encryptor.tag)
 
-    def decrypt(self, number: int, name: str, segment: int, stored: Bytes, tag: bytes) -> None:
-        """In place. Raises BadArtifact where the tag does not fit."""
+    def decrypt(self, number: int, name: str, segment: int, stored: Bytes, tag: bytes, into: Bytes) -> None:
+        """Into memory of the same size, or the same memory. Raises BadArtifact where the tag does not fit."""
         from cryptography.exceptions import InvalidTag
 
         decryptor = self._make(_nonce(number, segment), tag).decryptor()
         decryptor.authenticate_additional_data(self._context + _label(name, segment))
-        decryptor.update_into(stored.data, stored.data)
+        decryptor.update_into(stored.data, into.data)
         try:
             decryptor.finalize()
         except InvalidTag:
