@@ -203,16 +203,27 @@ static void attend_rows(const PagedBlock* b, ptrdiff_t row) {
         query[r].bias = b->bias ? b->bias + head * b->bias_stride + b->starts[token] : nullptr;
         last = query[r].position > last ? query[r].position : last;
         first = query[r].position < first ? query[r].position : first;
-        largest[r] = -__builtin_inff();
-        sum[r] = 0.0f;
-        __builtin_memset(query[r].out, 0, (size_t)b->head_size * sizeof(float));
+        const bool resumed = b->sums && b->first_page > 0;
+        largest[r] = resumed ? b->sums[2 * (row + r)] : -__builtin_inff();
+        sum[r] = resumed ? b->sums[2 * (row + r) + 1] : 0.0f;
+        if (!resumed) __builtin_memset(query[r].out, 0, (size_t)b->head_size * sizeof(float));
     }
     first = b->window > 0 && first >= b->window ? first - (int32_t)b->window + 1 : 0;
-    for (ptrdiff_t p = first / PAGE; p <= last / PAGE; ++p) {
+    ptrdiff_t page_number = first / PAGE, end = last / PAGE + 1;
+    if (b->sums) {
+        page_number = b->first_page > page_number ? b->first_page : page_number;
+        end = b->end_page > 0 && b->end_page < end ? b->end_page : end;
+    }
+    for (ptrdiff_t p = page_number; p < end; ++p) {
         const Page page(b->pool + b->pages[p] * b->page_stride + b->page_offset, b->head_size);
         attend_page<Page, R>(b, page, p * PAGE, query, largest, sum);
     }
     for (int r = 0; r < R; ++r) {
+        if (b->sums && b->end_page > 0) {
+            b->sums[2 * (row + r)] = largest[r];
+            b->sums[2 * (row + r) + 1] = sum[r];
+            continue;
+        }
         const vf factor = splat(1.0f / sum[r]);
         each_vector(b->head_size, [&](ptrdiff_t d, ptrdiff_t lanes) ALWAYS_INLINE {
             store_up_to(query[r].out + d, load_up_to(query[r].out + d, lanes) * factor, lanes);

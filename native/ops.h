@@ -76,6 +76,10 @@ struct Joint {
     float* rows;
     ptrdiff_t tokens, heads;
     const int32_t *sequences, *positions;  // of each token
+    // Null, or for each token where its keys and values are kept (page * PAGE + place in it) rather than at its
+    // position; negative: at its position. Such tokens are branches of a tree: each comes after what it follows, and
+    // all that follow it before the next branch at its position.
+    const int32_t* slots;
 
     ptrdiff_t width(const Cache& cache) const { return (heads + 2 * cache.heads) * cache.head_size; }
 };
@@ -93,9 +97,13 @@ struct Bias {
 };
 
 // out (tokens, heads * head_size) = attention of each token to its sequence's cache. Tokens of one sequence lie
-// one after another.
+// one after another. What is kept in slots is copied to its position before its token attends, so that a token finds
+// what it follows, and every number where it would lie without branches; the last branch's stay there.
 void attend_paged(Pool& pool, const KernelTable& k, const Joint& joint, const Cache& cache, ptrdiff_t window,
                   float scale, const Bias& bias, float* out);
+
+// What tokens left in slots of a cache (page * PAGE + place in it), to others.
+void move_tokens(const Cache& cache, const int32_t* from, const int32_t* to, ptrdiff_t tokens);
 
 struct Table {
     const Weights* weights;

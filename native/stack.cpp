@@ -45,7 +45,7 @@ void run_blocks(Pool& pool, const KernelTable& k, const Stack& stack, const Step
         first = false;
         multiply(pool, k, block.joint, normal.get(), tokens, hidden, joint.get());
         const Cache cache{block.pool, stack.kind, stack.cache_heads, stack.head_size, step.tables, step.table_columns};
-        const Joint rows{joint.get(), tokens, stack.heads, step.sequences, step.positions};
+        const Joint rows{joint.get(), tokens, stack.heads, step.sequences, step.positions, step.slots};
         remember(pool, k, rows, cache, block.query_gamma, block.key_gamma, stack.epsilon, step.cosine, step.sine,
                  step.half);
         attend_paged(pool, k, rows, cache, block.window, scale, {}, mixed.get());

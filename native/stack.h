@@ -40,6 +40,7 @@ struct Step {
     ptrdiff_t table_columns;
     const float *cosine, *sine;
     ptrdiff_t half;
+    const int32_t* slots;
 };
 
 // x (rows of `columns`) through a product into rows of product.rows().

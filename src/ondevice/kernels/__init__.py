@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ondevice.errors import BadInput
 from ondevice.kernels import reference
-from ondevice.kernels.decoding import Decoding
+from ondevice.kernels.decoding import Decoding, move_tokens
 from ondevice.kernels.matrix import Linear, Matrix, check, core, core_missing
 from ondevice.kernels.pages import PAGE, Bias, CacheDtype, LayerCache, Places
 from ondevice.kernels.stack import Layer, Stack
@@ -39,6 +39,7 @@ __all__ = [
     "available",
     "compiled",
     "instruction_set",
+    "move_tokens",
 ]
 
 Floats = npt.NDArray[np.float32]

@@ -5,6 +5,7 @@ Knows checked arrays; `ondevice.kernels.Kernels` offers these among its methods.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy.typing as npt
 
 from ondevice.errors import BadInput
 from ondevice.kernels import reference_decoding as reference
-from ondevice.kernels.matrix import check
-from ondevice.kernels.pages import CACHE_DTYPES, Bias, LayerCache, Places
+from ondevice.kernels.matrix import check, core
+from ondevice.kernels.pages import CACHE_DTYPES, PAGE, Bias, LayerCache, Places
 
 Floats = npt.NDArray[np.float32]
 
@@ -105,7 +106,7 @@ class Decoding:
         elif joint.size:
             self._core.remember(
                 joint, heads, places.sequences, places.positions, *_native(cache), places.tables,
-                query_gamma, key_gamma, epsilon, cosine, sine,
+                query_gamma, key_gamma, epsilon, cosine, sine, *_slots(places),
             )  # fmt: skip
 
     def attend(
@@ -145,7 +146,8 @@ class Decoding:
                 window,
                 scale,
                 out,
-                *(() if bias is None else (bias.values, bias.starts)),
+                *((None, None) if bias is None else (bias.values, bias.starts)),
+                *_slots(places),
             )
         return out
 
@@ -159,5 +161,29 @@ class Decoding:
 GATES = {"gelu": 1, "gelu_tanh": 2, "relu": 3, "silu": 5}
 
 
+def _slots(places: Places) -> tuple[Any, ...]:
+    return () if places.slots is None else (places.slots,)
+
+
 def _native(cache: LayerCache) -> tuple[Any, ...]:
     return cache.pool, CACHE_DTYPES.index(cache.dtype), cache.heads, cache.head_size
+
+
+def move_tokens(
+    caches: Sequence[LayerCache], slots: npt.NDArray[np.int32], to: npt.NDArray[np.int32]
+) -> None:
+    """What tokens left in slots (page * 64 + place in it) of every layer, as it is stored, to others.
+
+    caches: of the same pages, heads and form. slots, to: int32 (tokens,). Raises BadInput for a slot that is none.
+    """
+    for name, array in (("slots", slots), ("to", to)):
+        if array.dtype != np.int32 or array.shape != slots.shape or array.ndim != 1:
+            raise BadInput(f"{name} must be int32, one a token, not {array.dtype} {array.shape}")
+        if array.size and not 0 <= array.min() <= array.max() < min(len(each.pool) for each in caches) * PAGE:
+            raise BadInput(f"{name} name a place outside the {len(caches[0].pool)} pages of the pool")
+    if core is None:
+        for cache in caches:
+            cache.move(slots, to)
+    elif slots.size:
+        pools, rest = [cache.pool for cache in caches], _native(caches[0])[1:]
+        core.move_tokens(pools, *rest, np.ascontiguousarray(slots), np.ascontiguousarray(to))

@@ -99,6 +99,16 @@ class LayerCache:
                 else:
                     codes[:, slot] = stored
 
+    def move(self, slots: npt.NDArray[np.int32], to: npt.NDArray[np.int32]) -> None:
+        """What tokens left in slots (page * 64 + place in it), as it is stored, to others."""
+        for source, target in zip(slots.tolist(), to.tolist(), strict=True):
+            for which in (0, 1):
+                old, old_scales = self._part(source // PAGE, which)
+                new, new_scales = self._part(target // PAGE, which)
+                axis = 2 if which == 0 else 1
+                np.moveaxis(new, axis, 0)[target % PAGE] = np.moveaxis(old, axis, 0)[source % PAGE]
+                new_scales[:, target % PAGE] = old_scales[:, source % PAGE]
+
     def _part(self, page: int, which: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Views of what is stored of keys (0) or values (1), and its scales (heads, 64), ones for floats."""
         size = PAGE * self.head_size * _BITS[self.dtype] // 8
@@ -135,11 +145,17 @@ class Places:
 
     sequences, positions: int32 (tokens,): each token's row of `tables` and its place in that sequence; tokens of a
     sequence lie one after another, in order. tables: int32 (sequences, pages): the pages of each sequence.
+    slots: None, or int32 (tokens,): where a token that is a branch of a tree leaves its keys and values (page * 64 +
+    place in it) rather than at its position, which several may have; -1 for the others. Each branch comes after what
+    it follows, and all that follow it before the next branch at its position. Attention finds every number where it
+    would lie without branches, so that its bits are the same; afterwards each position holds what the last branch
+    there left.
     """
 
     sequences: npt.NDArray[np.int32]
     positions: npt.NDArray[np.int32]
     tables: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32] | None = None
 
     def check(self, tokens: int, cache: LayerCache) -> None:
         """Raise BadInput unless these are places for so many tokens in that cache."""
@@ -152,6 +168,12 @@ class Places:
             raise BadInput(
                 f"tables must be C-contiguous int32 of two axes, not {tables.dtype} {tables.shape}"
             )
+        slots = self.slots
+        if slots is not None:
+            if slots.dtype != np.int32 or slots.shape != (tokens,) or not slots.flags.c_contiguous:
+                raise BadInput(f"slots must be int32 ({tokens},), not {slots.dtype} {slots.shape}")
+            if tokens and not -1 <= slots.min() <= slots.max() < len(cache.pool) * PAGE:
+                raise BadInput(f"a slot is outside the {len(cache.pool)} pages of the pool")
         if not tokens:
             return
         if self.sequences.min() < 0 or self.sequences.max() >= len(tables):

@@ -52,7 +52,10 @@ def remember(
     turned[..., :half] = first * c - second * s
     turned[..., half : 2 * half] = second * c + first * s
     for token, (sequence, position) in enumerate(zip(places.sequences, places.positions)):
-        cache.write(places.tables[sequence, position // PAGE], position % PAGE, keys[token], values[token])
+        page, place = places.tables[sequence, position // PAGE], position % PAGE
+        if places.slots is not None and places.slots[token] >= 0:
+            page, place = divmod(places.slots[token], PAGE)
+        cache.write(page, place, keys[token], values[token])
 
 
 def attend(
@@ -69,6 +72,8 @@ def attend(
     size, group = cache.head_size, heads // cache.heads
     for token, (sequence, position) in enumerate(zip(places.sequences, places.positions)):
         table = places.tables[sequence, : position // PAGE + 1]
+        if places.slots is not None and places.slots[token] >= 0:
+            cache.move(places.slots[token : token + 1], table[-1:] * PAGE + position % PAGE)
         first = max(0, position - window + 1) if window else 0
         seen = slice(first, position + 1)
         keys = np.concatenate([cache.keys(page) for page in table], axis=2)[:, :, seen]

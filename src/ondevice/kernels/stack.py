@@ -104,6 +104,6 @@ class Stack:
         if len(states):
             self._core.run_blocks(
                 self._native, places.sequences, places.positions, places.tables, cosine, sine, scale, states,
-                update,
+                update, *(() if places.slots is None else (places.slots,)),
             )  # fmt: skip
         return update

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.errors import BadInput
+from ondevice.errors import BadInput, OndeviceError
 from ondevice.kernels import PAGE
 from ondevice.runtime.decode.constraint import Constraint
 from ondevice.runtime.decode.sampling import Choice, Sampler, Sampling
-from ondevice.runtime.decode.speculative import Guesser, Speculation
+from ondevice.runtime.decode.speculative import MOST, Guesser, Speculation
+from ondevice.runtime.decode.tree import LARGEST, Tree
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.encdec import EncoderDecoder
-from ondevice.runtime.kv.paged import CachedSequence, CacheFull
+from ondevice.runtime.kv.paged import Branches, CachedSequence, CacheFull
 from ondevice.runtime.kv.prefixes import Prefixes, common
 
 Floats = npt.NDArray[np.float32]
 _CHUNK = 512  # tokens of a prompt that are read in one step
+_AT_ONCE = MOST + 1  # tokens whose logits are made at once, or one a text
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,22 @@ class _Text:
     def writing(self) -> bool:
         """Whether only its last token is to be read, and not as the first of all."""
         return self.read > 0 and self.unread == 1
+
+
+@dataclass
+class _Part:
+    """What of a text is read in a step. tree: guesses behind its tokens; branches: where they are kept aside.
+    wrote: whether it was writing already. states: what its last token and the tree left. row: of the states, the one
+    to go on from; -1 where that is done. path: guesses that were right."""
+
+    text: _Text
+    tokens: list[int]
+    tree: Tree
+    wrote: bool
+    branches: Branches = field(default_factory=Branches)
+    states: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    row: int = 0
+    path: list[int] = field(default_factory=list)
 
 
 class Engine:
@@ -142,8 +161,9 @@ class Engine:
         if text is not None:
             if text.guesser is not None:
                 text.guesser.close()
-            if text.sequence.length > text.read:
-                text.sequence.rollback(text.read)  # guesses behind a token that ended it
+            text.sequence.rollback(
+                min(text.read, text.sequence.length)
+            )  # guesses behind a token that ended it
             self.kept.keep(text.tokens[: text.read], text.sequence)
 
     def step(self) -> list[Written]:
@@ -155,53 +175,109 @@ class Engine:
             if ended:
                 return [ended]
             batch = self._batch()
-        parts = [(text.sequence, part) for text, part in batch]
-        guesses = [part[text.unread :] for text, part in batch]
-        if any(guesses) and isinstance(self.decoder, Decoder):
-            logits = self.decoder.step(parts, last=[1 + len(each) for each in guesses])
-        else:
-            logits = self.decoder.step(parts)
-        if self.speculation and all(text.writing for text, _ in batch):
-            self.speculation.pace.timed(sum(len(part) for _, part in batch), time.perf_counter() - start)
-        written = []
-        for (text, part), rows, guessed in zip(batch, logits, guesses, strict=True):
-            wrote = text.writing
-            text.read += len(part) - len(guessed)
-            if not text.unread:
-                more = self._choose(text, rows, guessed)
-                written += more
-                if self.speculation and wrote:
-                    self.speculation.judged(len(guessed), len(more))
+        with ExitStack() as kept:
+            self._keep_branches(batch, kept)
+            inputs = [(part.text.sequence, [*part.tokens, *part.tree.tokens]) for part in batch]
+            if isinstance(self.decoder, Decoder):
+                last = [1 + len(part.tree) for part in batch]
+                states = self.decoder.read(inputs, last=last, branches=[part.branches for part in batch])
+            else:
+                states = self.decoder.step(inputs)
+            for part, rows in zip(batch, states, strict=True):
+                part.text.read += len(part.tokens)
+                part.states = rows
+            written = self._written([part for part in batch if not part.text.unread])
+        if self.speculation and all(part.wrote for part in batch):
+            rows_read = sum(len(part.tokens) + len(part.tree) for part in batch)
+            self.speculation.pace.timed(rows_read, time.perf_counter() - start)
         return written
 
-    def _choose(self, text: _Text, rows: Floats, guesses: list[int]) -> list[Written]:
-        """The next tokens of a text: after its last token, and after each guess as long as they were right."""
+    def _keep_branches(self, batch: list[_Part], kept: ExitStack) -> None:
+        """Slots for the branches of a step; where there is no room for them, trees lose all but their first path."""
+        branched = [part for part in batch if part.tree.branched]
+        nodes, cache = sum(len(part.tree) for part in branched), self.decoder.cache
+        while cache.free_tokens < nodes and self.kept.drop():
+            pass
+        try:
+            slots = kept.enter_context(cache.scratch(nodes))
+        except CacheFull:
+            for part in branched:
+                part.tree = part.tree.trunk()
+            return
+        for part in branched:
+            part.branches = Branches(part.tree.depths, slots[: len(part.tree)])
+            slots = slots[len(part.tree) :]
+
+    def _written(self, parts: list[_Part]) -> list[Written]:
+        """The next tokens of texts: after the last one, and after each guess as long as they are right. Logits are made
+        of a few states at a time, as most are never needed; of all at once where their weights are streamed."""
         written: list[Written] = []
-        for row, guess in zip(rows, [*guesses, None], strict=True):
+        going = parts
+        while going:
+            share = max(1, _AT_ONCE // len(going))
+            if isinstance(self.decoder, EncoderDecoder) or self.decoder.streams:
+                share = LARGEST + 1
+            chosen = [part.states[part.row : part.row + share] for part in going]
+            for part, logits in zip(going, self._logits(parts, chosen), strict=True):
+                written += self._go_on(part, logits)
+            going = [part for part in going if part.row >= 0]
+        for part in parts:
+            if part.text.number in self._texts:
+                part.text.sequence.rollback(part.text.read)  # wrong guesses, and what was reserved for them
+            if self.speculation and part.wrote:
+                self.speculation.judged(
+                    part.tree, part.path, sum(it.text == part.text.number for it in written)
+                )
+        return written
+
+    def _logits(self, parts: list[_Part], chosen: list[Floats]) -> list[Floats]:
+        if isinstance(self.decoder, EncoderDecoder):
+            return chosen
+        try:
+            logits = self.decoder.logits(np.concatenate(chosen))
+        except OndeviceError:  # weights cannot be read: the last token of each is to be read again
+            for part in parts:
+                if part.text.number in self._texts:
+                    part.text.read = min(part.text.read, len(part.text.tokens) - 1)
+                    part.text.sequence.rollback(part.text.read)
+            raise
+        return np.split(logits, np.cumsum([len(rows) for rows in chosen])[:-1])
+
+    def _go_on(self, part: _Part, logits: Floats) -> list[Written]:
+        """Write what follows a text's row, and the rows of guesses that are right, as far as there are logits."""
+        text, first, written = part.text, part.row, list[Written]()
+        while 0 <= part.row < first + len(logits):
             text.read = len(text.tokens)
             try:
                 allowed = None if text.constraint is None else text.constraint.allowed()
-                choice = text.sampler.choose(row, text.tokens, allowed)
+                choice = text.sampler.choose(logits[part.row - first], text.tokens, allowed)
                 written.append(self._write(text, choice))
             except BadInput as problem:
                 self.cancel(text.number)
                 written.append(Written(text.number, Choice(-1, 0.0), "error", str(problem)))
             if text.number not in self._texts:
-                return written
-            if choice.token != guess:
+                part.row = -1
                 break
-        if guesses:
-            text.sequence.rollback(text.read)
+            if text.guesser is not None:
+                text.guesser.see(part.states[part.row])
+            right = (node for node in part.tree.after(part.row - 1) if part.tree.tokens[node] == choice.token)
+            node = next(right, -1)
+            part.row = node + 1 if node >= 0 else -1
+            if node >= 0:
+                part.path.append(node)
+                if len(part.branches):
+                    text.sequence.take(part.branches.slots[node : node + 1])
         return written
 
-    def _guesses(self, text: _Text) -> list[int]:
+    def _guesses(self, text: _Text) -> Tree:
         """What may follow a text, as much as is worth checking and has room without another's."""
         if text.guesser is None or self.speculation is None:
-            return []
-        most = min(self.speculation.pace.guesses(), text.left - 1, self.decoder.context - len(text.tokens))
+            return Tree.chain([])
+        deep = min(text.left - 1, self.decoder.context - len(text.tokens))
         if self.decoder.cache.free_tokens < 2 * PAGE * len(self._texts):
-            most = min(most, -len(text.tokens) % PAGE)  # on the page that is needed anyway
-        return text.guesser.guess(text.tokens, most) if most > 0 else []
+            deep = min(deep, -len(text.tokens) % PAGE)  # on the page that is needed anyway
+        most = self.speculation.pace.guesses()
+        return text.guesser.guess(text.tokens, most).cut(deep) if most > 0 and deep > 0 else Tree.chain([])
 
     def stream(
         self,
@@ -227,27 +303,27 @@ class Engine:
         finally:
             self.cancel(number)
 
-    def _batch(self) -> list[tuple[_Text, list[int]]]:
+    def _batch(self) -> list[_Part]:
         """Who reads what in this step, room for it reserved."""
-        wanted: list[tuple[_Text, list[int]]] = []
+        wanted: list[_Part] = []
         room, waits = self._chunk, False
         for text in self._texts.values():
             if text.writing:
-                wanted.append((text, text.tokens[-1:] + self._guesses(text)))
+                wanted.append(_Part(text, text.tokens[-1:], self._guesses(text), True))
             elif room and not waits:
                 if not text.read and not self._join(text):
                     waits = True  # those that came later wait too, or it might wait for ever
                     continue
                 part = text.tokens[text.read : text.read + room]
                 room -= len(part)
-                wanted.append((text, part))
+                wanted.append(_Part(text, part, Tree.chain([]), False))
         # Only now: a text that another forks from gives back what it had reserved.
         batch = []
-        for text, part in wanted:
-            if self._reserve(text.sequence, len(part)):
-                batch.append((text, part))
-            elif not text.read:
-                text.sequence.free()  # its source is read again
+        for each in wanted:
+            if self._reserve(each.text.sequence, len(each.tokens) + each.tree.depth):
+                batch.append(each)
+            elif not each.text.read:
+                each.text.sequence.free()  # its source is read again
         return batch
 
     def _join(self, text: _Text) -> bool:

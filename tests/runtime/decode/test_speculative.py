@@ -14,6 +14,7 @@ from ondevice.errors import BadInput
 from ondevice.kernels import CacheDtype, Kernels
 from ondevice.runtime.decode.sampling import Sampling
 from ondevice.runtime.decode.speculative import Lookup, Pace, SmallModel, Speculation
+from ondevice.runtime.decode.tree import Tree
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.engine import Engine
 from ondevice.runtime.weights.shapes import matrices, vectors
@@ -55,9 +56,12 @@ class Oracle:
     def begin(self) -> Oracle:
         return self
 
-    def guess(self, tokens: Any, most: int) -> list[int]:
+    def guess(self, tokens: Any, most: int) -> Tree:
         ahead = self.text[len(tokens) : len(tokens) + most]
-        return [(token + int(self.rng.random() < self.wrong)) % 40 for token in ahead]
+        return Tree.chain([(token + int(self.rng.random() < self.wrong)) % 40 for token in ahead])
+
+    def see(self, state: Any) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -140,9 +144,9 @@ def test_a_stop_token_ends_the_text_among_guesses() -> None:
 def test_a_text_that_repeats_is_looked_up() -> None:
     finder = Lookup().begin()
     text = [1, 2, 3, 4, 5, 6, 1, 2, 3]
-    assert finder.guess(text, 3) == [4, 5, 6]
-    assert finder.guess([*text, 4, 9], 3) == []
-    assert finder.guess([*text, 4, 9, 1, 2, 3], 2) == [4, 9]  # the last time counts
+    assert finder.guess(text, 3).tokens == (4, 5, 6)
+    assert finder.guess([*text, 4, 9], 3).tokens == ()
+    assert finder.guess([*text, 4, 9, 1, 2, 3], 2).tokens == (4, 9)  # the last time counts
     with pytest.raises(BadInput, match="cannot be looked up"):
         Lookup(2, 3)
 

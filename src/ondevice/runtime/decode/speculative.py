@@ -16,18 +16,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from ondevice.errors import BadInput
+from ondevice.runtime.decode.tree import LARGEST, Path, Rates, Shape, Tree, expected_tokens, grow
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.kv.paged import CacheFull
 
-MOST = 7  # guesses: with the token that they follow, rows that one step's memory is planned for
+Floats = npt.NDArray[np.float32]
+MOST = 7  # guesses that follow one another: with the token before them, rows whose logits are had at once
 
 
 class Guesser(Protocol):
     """Guesses for one text."""
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
+    def guess(self, tokens: Sequence[int], most: int) -> Tree:
         """At most so many tokens that may follow. tokens: those of the last call, some more behind them."""
+        ...
+
+    def see(self, state: Floats) -> None:
+        """The model's last state, (hidden,), that it chose the last token from."""
         ...
 
     def close(self) -> None:
@@ -66,7 +75,10 @@ class _Finder:
         self._ends: dict[int, dict[tuple[int, ...], int]] = {size: {} for size in sizes}
         self._known = 0  # tokens whose runs are indexed, but for the run that the text ends with
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
+    def see(self, state: Floats) -> None:
+        pass
+
+    def guess(self, tokens: Sequence[int], most: int) -> Tree:
         for end in range(self._known, len(tokens)):
             for size, ends in self._ends.items():
                 if end >= size:
@@ -74,8 +86,8 @@ class _Finder:
         self._known = len(tokens)
         for size, ends in self._ends.items():
             if len(tokens) >= size and (at := ends.get(tuple(tokens[-size:]))) is not None:
-                return list(tokens[at : at + most])
-        return []
+                return Tree.chain(tokens[at : at + most])
+        return Tree.chain([])
 
     def close(self) -> None:
         self._ends.clear()
@@ -101,7 +113,10 @@ class _Writer:
         self._decoder, self._sequence = decoder, decoder.cache.sequence()
         self._read: list[int] = []
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
+    def see(self, state: Floats) -> None:
+        pass
+
+    def guess(self, tokens: Sequence[int], most: int) -> Tree:
         same = 0
         while same < min(len(self._read), len(tokens) - 1) and self._read[same] == tokens[same]:
             same += 1
@@ -116,7 +131,7 @@ class _Writer:
             guesses.append(int(logits[0].argmax()))
             unread = guesses[-1:]
         self._read = [*tokens, *guesses][: self._sequence.length]
-        return guesses
+        return Tree.chain(guesses)
 
     def close(self) -> None:
         self._sequence.free()
@@ -157,10 +172,14 @@ class Pace:
         self._turn += 1
         if self._turn % 16 == 0:  # steps of one length say nothing of others
             return self.most if self._turn % 32 else 1
+        return self._best()
+
+    def _best(self) -> int:
+        """So many that most tokens a second come out."""
         count, rows, seconds, squares, both = self._sums
         spread = squares * count - rows * rows
         if spread <= 1e-6 * count * count:
-            return self.most
+            return min(self.most, MOST)
         slope = max(0.0, (both * count - rows * seconds) / spread)
         base = max(1e-9, (seconds - slope * rows) / count)
         speeds = [tokens / (base + slope * (1 + n)) for n, tokens in enumerate(self.expected)]
@@ -172,10 +191,65 @@ class Pace:
             self.right[n] = 0.95 * self.right[n] + (n < right)
             self.tried[n] = 0.95 * self.tried[n] + 1.0
 
+    def observed(self, tree: Tree, path: Sequence[int]) -> None:
+        """Of a tree, these nodes were right, each after the one before."""
+        self.judged(len(tree), len(path))
+
     def timed(self, rows: int, seconds: float) -> None:
         """A step over so many tokens took so long."""
         seen = (1.0, float(rows), seconds, float(rows * rows), rows * seconds)
         self._sums = [0.98 * old + new for old, new in zip(self._sums, seen, strict=True)]
+
+
+@dataclass
+class TreePace(Pace):
+    """How many nodes are worth their time, and which, from how often candidates of each depth and rank were right.
+
+    rates: (depths, ranks), what is known before; it counts as so many observations. most: nodes. Tokens do not depend
+    on any of it.
+    """
+
+    rates: Rates = field(default_factory=lambda: np.full((1, 1), 0.5))
+    _grown: list[tuple[Path, float]] = field(default_factory=list)
+    _right: Rates = field(default_factory=lambda: np.zeros((1, 1)))
+    _tried: Rates = field(default_factory=lambda: np.zeros((1, 1)))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.most <= LARGEST:
+            raise BadInput(f"a tree has 1 to {LARGEST} nodes, not {self.most}")
+        known = 100.0
+        self._right, self._tried = self.rates * known, np.full(self.rates.shape, known)
+        self._grow()
+
+    @property
+    def expected(self) -> list[float]:
+        return expected_tokens(self._grown)
+
+    def guesses(self) -> int:
+        best = self._best()
+        self._turn += 1
+        if self._turn % 16 == 0:  # steps of one length say nothing of others
+            return min(self.most, 2 * best + 2) if self._turn % 32 else best // 2
+        return best
+
+    def shape(self, nodes: int) -> Shape:
+        """Of the best tree of so many nodes."""
+        return Shape(tuple(path for path, _ in self._grown[:nodes]))
+
+    def observed(self, tree: Tree, path: Sequence[int]) -> None:
+        for node in (-1, *path):
+            for number in tree.after(node):
+                at = tree.depths[number] - 1, tree.ranks[number]
+                self._right[at] += number in path
+                self._tried[at] += 1.0
+        if self._turn % 64 == 0:
+            self._grow()
+
+    def _grow(self) -> None:
+        self.rates = self._right / self._tried
+        self._grown = grow(self.rates, self.most)
+        keep = np.minimum(1.0, 1000.0 / self._tried)  # old observations fade
+        self._right, self._tried = self._right * keep, self._tried * keep
 
 
 @dataclass
@@ -188,9 +262,9 @@ class Speculation:
     passes: int = 0
     tokens: int = 0
 
-    def judged(self, guessed: int, wrote: int) -> None:
-        """One text's step over so many guesses wrote so many tokens."""
-        self.pace.judged(guessed, wrote - 1)
+    def judged(self, tree: Tree, path: Sequence[int], wrote: int) -> None:
+        """One text's step over a tree, of which these nodes were right, wrote so many tokens."""
+        self.pace.observed(tree, path)
         self.passes += 1
         self.tokens += wrote
 

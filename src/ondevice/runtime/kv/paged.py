@@ -7,12 +7,15 @@ Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from ondevice.errors import BadInput
-from ondevice.kernels import PAGE, CacheDtype, LayerCache, Places
+from ondevice.kernels import PAGE, CacheDtype, LayerCache, Places, move_tokens
 
 
 class CacheFull(BadInput):
@@ -71,6 +74,19 @@ class PagedCache:
         """A new, empty sequence."""
         return CachedSequence(self)
 
+    @contextmanager
+    def scratch(self, tokens: int) -> Iterator[npt.NDArray[np.int32]]:
+        """Slots for so many tokens that most likely are forgotten again, while the block runs. Raises CacheFull."""
+        pages = -(-tokens // PAGE)
+        if pages > len(self._free):
+            raise CacheFull(self.tokens)
+        taken = [self._take() for _ in range(pages)]
+        try:
+            yield (np.repeat(taken, PAGE) * PAGE + np.tile(np.arange(PAGE), pages))[:tokens].astype(np.int32)
+        finally:
+            for page in taken:
+                self._give(page)
+
     def _take(self) -> int:
         if not self._free:
             raise CacheFull(self.tokens)
@@ -97,6 +113,33 @@ class PagedCache:
         return copy
 
 
+@dataclass(frozen=True)
+class Branches:
+    """The last tokens of a sequence's part as a tree below the token before them.
+
+    depths: of each, 1 next to that token; in preorder, so that a token follows the last one before it that is one less
+    deep. slots: int32, one each, of `PagedCache.scratch`: where the cache keeps what they leave until the sequence
+    takes some of them. Raises BadInput for a token that follows none.
+    """
+
+    depths: Sequence[int] = ()
+    slots: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def __post_init__(self) -> None:
+        if len(self.slots) != len(self.depths):
+            raise BadInput(f"{len(self.depths)} branches need a slot each, not {len(self.slots)}")
+        for before, depth in zip([0, *self.depths], self.depths, strict=False):
+            if not 1 <= depth <= before + 1:
+                raise BadInput(f"a branch {depth} deep follows nothing; those before it reach {before}")
+
+    def __len__(self) -> int:
+        return len(self.depths)
+
+    @property
+    def depth(self) -> int:
+        return max(self.depths, default=0)
+
+
 class CachedSequence:
     """One text in a cache. length: tokens that it remembers."""
 
@@ -121,6 +164,13 @@ class CachedSequence:
     def advance(self, tokens: int) -> None:
         """So many tokens were written."""
         self.length += tokens
+
+    def take(self, slots: npt.NDArray[np.int32]) -> None:
+        """Go on with what branches of the step before left in these slots, each following the one before."""
+        places = np.arange(self.length, self.length + len(slots))
+        to = np.array(self._pages, np.int32)[places // PAGE] * PAGE + places % PAGE
+        move_tokens(self._cache.layers, slots, to.astype(np.int32))
+        self.length += len(slots)
 
     def mark(self) -> int:
         """A place to come back to."""
@@ -150,16 +200,23 @@ class CachedSequence:
         self.rollback(0)
 
 
-def places(batch: Iterable[tuple[CachedSequence, int]]) -> Places:
-    """Where the next tokens of each sequence belong: (sequence, how many), room for them reserved."""
+def places(batch: Iterable[tuple[CachedSequence, int]], branches: Sequence[Branches] | None = None) -> Places:
+    """Where the next tokens of each sequence belong: (sequence, how many), room for them reserved. branches: the last
+    ones of each that are branches, if any."""
     rows: Sequence[tuple[CachedSequence, int]] = list(batch)
+    trees = branches or [Branches()] * len(rows)
+    positions, slots = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for (each, count), tree in zip(rows, trees, strict=True):
+        plain = count - len(tree)
+        positions.append(np.arange(each.length, each.length + plain, dtype=np.int32))
+        positions.append(np.asarray(tree.depths, np.int32) + np.int32(each.length + plain - 1))
+        slots += [np.full(plain, -1, np.int32), tree.slots]
     tables = np.zeros((len(rows), max((len(each._pages) for each, _ in rows), default=0)), np.int32)
     for row, (each, _) in enumerate(rows):
         tables[row, : len(each._pages)] = each._pages
     return Places(
         np.repeat(np.arange(len(rows), dtype=np.int32), [count for _, count in rows]),
-        np.concatenate([np.arange(each.length, each.length + n, dtype=np.int32) for each, n in rows])
-        if rows
-        else np.zeros(0, np.int32),
+        np.concatenate(positions),
         tables,
+        np.concatenate(slots) if any(map(len, trees)) else None,
     )
