@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from ondevice.artifact import StoredTensor
 from ondevice.errors import BadInput
 from ondevice.kernels import CacheDtype, Kernels
 from ondevice.runtime.decode.sampling import Sampling
-from ondevice.runtime.decode.speculative import Lookup, Pace, SmallModel, Speculation
+from ondevice.runtime.decode.speculative import Lookup, Pace, SmallModel, Speculation, TreePace
 from ondevice.runtime.decode.tree import Tree
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.engine import Engine
@@ -182,3 +184,129 @@ def test_as_many_guesses_are_asked_for_as_pay(base: float, slope: float, chance:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(BadInput, match="1 to 7"):
         Pace(8)
+
+
+class Branching:
+    """Trees that hold what was written without guesses, at some rank of each depth, or not."""
+
+    def __init__(self, text: list[int], wrong: float, seed: int, pace: TreePace) -> None:
+        self.text, self.wrong, self.rng, self.pace = text, wrong, np.random.default_rng(seed), pace
+
+    def begin(self) -> Branching:
+        return self
+
+    def guess(self, tokens: Any, most: int) -> Tree:
+        shape = self.pace.shape(most)
+        candidates = []
+        for depth, width in enumerate(shape.widths()):
+            row = self.rng.permutation(40)[: width + 1].tolist()
+            at = len(tokens) + depth
+            if at < len(self.text) and self.rng.random() >= self.wrong:
+                row = [token for token in row if token != self.text[at]]
+                row.insert(int(self.rng.integers(0, width)), self.text[at])
+            candidates.append(row)
+        return shape.filled(candidates)
+
+    def see(self, state: np.ndarray) -> None:
+        assert state.shape == (32,)
+
+    def close(self) -> None:
+        pass
+
+
+def pace(seed: int, most: int) -> TreePace:
+    return TreePace(most, rates=np.sort(np.random.default_rng(seed).random((4, 3)) / 3)[:, ::-1].copy())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(0, 39), min_size=1, max_size=130), st.sampled_from(SAMPLINGS),
+    st.sampled_from(["float32", "float16", "int8", "int4"]), st.sampled_from([0.0, 0.3, 1.0]), st.integers(1, 20),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_a_tree_changes_no_token_and_no_probability(
+    prompt: list[int], sampling: Sampling, cache: CacheDtype, wrong: float, most: int, seed: int
+) -> None:
+    plain = write(Engine(decoder(cache_dtype=cache)), prompt, sampling=sampling, limit=70)
+    shapes = pace(seed, most)
+    draft = Branching(prompt + [token for token, _ in plain], wrong, seed, shapes)
+    speculation = Speculation(draft, shapes)
+    run = Engine(decoder(cache_dtype=cache), speculation=speculation, keep=1)
+    assert write(run, prompt, sampling=sampling, limit=70) == plain  # bit for bit
+    kept = run.kept.latest()
+    assert kept is not None
+    assert len(kept[0]) == kept[1].length
+    again = write(run, prompt + [token for token, _ in plain[:-1]], sampling=sampling, limit=1)
+    assert len(again) == 1  # what was taken from branches is as good as what was read
+
+
+@pytest.mark.parametrize("tokens", [640, 832])
+def test_texts_side_by_side_take_different_numbers_of_branches(tokens: int) -> None:
+    """With room for all branches, and with too little for some of them."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(0, 40, size).tolist() for size in (3, 70, 20, 64)]
+    plain = [[token for token, _ in write(Engine(decoder()), each, limit=50)] for each in prompts]
+    shapes = pace(3, 12)
+
+    class Each:
+        def __init__(self) -> None:
+            self.number = -1
+
+        def begin(self) -> Branching:
+            self.number += 1
+            return Branching(
+                prompts[self.number] + plain[self.number], 0.2 * self.number, self.number, shapes
+            )
+
+    run = Engine(decoder(cache_tokens=tokens), speculation=Speculation(Each(), shapes))
+    numbers = [run.add(each, limit=50) for each in prompts]
+    texts: dict[int, list[int]] = {number: [] for number in numbers}
+    steps = 0
+    while run.running:
+        steps += 1
+        for written in run.step():
+            texts[written.text].append(written.choice.token)
+    assert [texts[number] for number in numbers] == plain
+    assert steps < 50
+    assert run.decoder.cache.bytes_used == 0
+
+
+@pytest.mark.parametrize("tokens", [64, 128, 192])
+def test_a_cache_that_is_just_large_enough_is_enough_for_trees_too(tokens: int) -> None:
+    prompt = list(range(30)) + list(range(10))
+    limit = tokens - len(prompt) + 1
+    plain = write(Engine(decoder(cache_tokens=tokens)), prompt, limit=limit)
+    shapes = pace(1, 9)
+    draft = Branching(prompt + [token for token, _ in plain], 0.1, 0, shapes)
+    run = Engine(decoder(cache_tokens=tokens), speculation=Speculation(draft, shapes))
+    assert write(run, prompt, limit=limit) == plain
+
+
+def test_drawn_tokens_have_the_model_s_distribution() -> None:
+    """By chi-square, of the first two tokens after a prompt, over many seeds: with trees as without."""
+    prompt, sampling, shapes = [3, 1, 4, 1, 5], Sampling(1.5, top_k=4), pace(2, 12)
+    network = decoder()
+    [rows] = network.step([(network.cache.sequence(), prompt)])
+    likely, chances = sampling.sampler().distribution(rows[0].astype(np.float64))
+    found: Counter[tuple[int, int]] = Counter()
+    draft = Branching([*prompt, int(likely[0]), int(likely[1]), 7], 0.5, 0, shapes)
+    for seed in range(600):
+        run = Engine(network, speculation=Speculation(draft, shapes))
+        first, second = write(run, prompt, sampling=sampling.with_seed(seed), limit=3)[:2]
+        found[first[0], second[0]] += 1
+    expected: dict[tuple[int, int], float] = {}
+    for token, chance in zip(likely.tolist(), chances.tolist(), strict=True):
+        [rows] = network.step([(network.cache.sequence(), [*prompt, token])])
+        after, then = sampling.sampler().distribution(rows[0].astype(np.float64))
+        for other, further in zip(after.tolist(), then.tolist(), strict=True):
+            expected[token, other] = chance * further
+    assert set(found) <= set(expected)
+    common = [pair for pair in expected if 600 * expected[pair] >= 5]
+    counts = [*(found[pair] for pair in common), sum(found[pair] for pair in expected if pair not in common)]
+    sizes = [*(expected[pair] for pair in common), 1 - sum(expected[pair] for pair in common)]
+    if sizes[-1] < 1e-3:
+        counts, sizes = counts[:-1], [size / sum(sizes[:-1]) for size in sizes[:-1]]
+        counts_total = sum(counts)
+    else:
+        counts_total = 600
+    assert stats.chisquare(counts, [counts_total * size for size in sizes]).pvalue > 1e-3
