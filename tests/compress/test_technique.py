@@ -34,7 +34,7 @@ def test_every_name_leads_to_a_technique(name):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("quantise", "no technique 'quantise'; there are: lowrank, prune, quantize"),
+        ("quantise", "no technique 'quantise'; there are: expert-bits, lowrank"),
         ("quantize:bit=4", "no setting 'bit'; its settings are: bits, group_size"),
         ("quantize:bits", "bits has no value"),
         ("quantize:bits=4,bits=5", "given twice"),
@@ -47,6 +47,7 @@ def test_every_name_leads_to_a_technique(name):
         ("lowrank:rank=0", "a count of 1 or more"),
         ("prune:heads=1", "0 up to 1"),
         ("sparsify:sparsity=-1", "0 up to 1"),
+        ("expert-bits:tolerance=2", "a share of the loss"),
         ("vocabulary:min_count=0", "1 or more"),
     ],
 )

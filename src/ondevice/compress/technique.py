@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What the command line calls each technique, and where it lives.
 TECHNIQUES = {
+    "expert-bits": ("ondevice.compress.quantize.mixed", "ExpertBits"),
     "lowrank": ("ondevice.compress.factorize.lowrank", "LowRank"),
     "prune": ("ondevice.compress.prune.structured", "Prune"),
     "quantize": ("ondevice.compress.quantize.quantize", "Quantize"),
