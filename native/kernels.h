@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "conv.h"
+#include "planes.h"
 
 enum { PAGE = 64 };   // tokens of a cache that are stored together
 enum { PANEL = 16 };  // rows of a weight matrix that are stored together
@@ -55,9 +56,7 @@ struct AttentionBlock {
 // token r / group, which attends to the tokens up to its position, or to the last `window` of them where that is
 // positive. Heads of a token lie side by side, tokens `stride` apart. Where there is a bias, that of a row's head is
 // `bias_stride` floats after the one before, and its value starts[token] + j is added to the score of the token at j; it
-// is read to the end of a page. Where there is `sums`, only the pages from first_page to before end_page are attended to
-// (0: to the last): two floats a row, and what is in `out`, go on from there where first_page is positive, and are left
-// unfinished where end_page is.
+// is read to the end of a page.
 struct PagedBlock {
     const float* queries;
     ptrdiff_t stride;
@@ -74,8 +73,6 @@ struct PagedBlock {
     const float* bias;  // may be null
     ptrdiff_t bias_stride;
     const int32_t* starts;  // of the tokens
-    float* sums;  // may be null
-    ptrdiff_t first_page, end_page;
 };
 
 struct KernelTable {
@@ -118,6 +115,7 @@ struct KernelTable {
     void (*attend_paged)(const PagedBlock* block);
     ptrdiff_t (*attention_scratch)(ptrdiff_t length, ptrdiff_t head_size);  // bytes
     const ConvTable* convolution;
+    const PlaneTable* planes;
 };
 
 // The value of an IEEE half, also infinite, NaN or subnormal.
