@@ -147,6 +147,8 @@ void gated(Core& core, const Floats& x, int kind, const Array<float>& out) {
 
 using Places = Array<const int32_t>;
 
+const int32_t* data(const std::optional<Places>& array) { return array ? array->data() : nullptr; }
+
 // pool: (pages, heads, bytes of a head in a page).
 ops::Cache cache_of(const Array<uint8_t>& pool, int kind, int heads, int head_size, const Places& tables) {
     return {pool.data(), (CacheKind)kind, heads, head_size, tables.data(), (ptrdiff_t)tables.shape(1)};
@@ -155,9 +157,9 @@ ops::Cache cache_of(const Array<uint8_t>& pool, int kind, int heads, int head_si
 void remember(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
               const Array<uint8_t>& pool, int kind, int cache_heads, int head_size, const Places& tables,
               const MaybeFloats& query_gamma, const MaybeFloats& key_gamma, float epsilon,
-              const Floats& cosine, const Floats& sine) {
+              const Floats& cosine, const Floats& sine, const std::optional<Places>& slots) {
     const ops::Cache cache = cache_of(pool, kind, cache_heads, head_size, tables);
-    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
+    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data(), data(slots)};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
     ops::remember(core.pool, *core.kernels, rows, cache, data(query_gamma), data(key_gamma), epsilon, cosine.data(),
@@ -167,13 +169,21 @@ void remember(Core& core, const Array<float>& joint, int heads, const Places& se
 void attend(Core& core, const Array<float>& joint, int heads, const Places& sequences, const Places& positions,
             const Array<uint8_t>& pool, int kind, int cache_heads, int head_size,
             const Places& tables, ptrdiff_t window, float scale, const Array<float>& out, const MaybeFloats& bias,
-            const std::optional<Places>& starts) {
+            const std::optional<Places>& starts, const std::optional<Places>& slots) {
     const ops::Cache cache = cache_of(pool, kind, cache_heads, head_size, tables);
-    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data()};
-    const ops::Bias added{data(bias), bias ? (ptrdiff_t)bias->shape(1) : 0, starts ? starts->data() : nullptr};
+    const ops::Joint rows{joint.data(), (ptrdiff_t)joint.shape(0), heads, sequences.data(), positions.data(), data(slots)};
+    const ops::Bias added{data(bias), bias ? (ptrdiff_t)bias->shape(1) : 0, data(starts)};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
     ops::attend_paged(core.pool, *core.kernels, rows, cache, window, scale, added, out.data());
+}
+
+// pools: of all layers.
+void move_tokens(const std::vector<Array<uint8_t>>& pools, int kind, int cache_heads, int head_size,
+                 const Places& from, const Places& to) {
+    for (const Array<uint8_t>& pool : pools)
+        ops::move_tokens({pool.data(), (CacheKind)kind, cache_heads, head_size, nullptr, 0}, from.data(), to.data(),
+                         (ptrdiff_t)from.shape(0));
 }
 
 // The layers of a decoder that can run in one call.
@@ -197,9 +207,10 @@ void add_block(Stack& stack, const Core& core, const Floats& attention_gamma, co
 
 void run_blocks(Core& core, const Stack& stack, const Places& sequences, const Places& positions, const Places& tables,
                 const Floats& cosine, const Floats& sine, float scale,
-                const Array<float>& states, const Array<float>& update) {
+                const Array<float>& states, const Array<float>& update, const std::optional<Places>& slots) {
     const ops::Step step{(ptrdiff_t)states.shape(0), sequences.data(), positions.data(), tables.data(),
-                         (ptrdiff_t)tables.shape(1), cosine.data(), sine.data(), (ptrdiff_t)cosine.shape(1)};
+                         (ptrdiff_t)tables.shape(1), cosine.data(), sine.data(), (ptrdiff_t)cosine.shape(1),
+                         data(slots)};
     nb::gil_scoped_release released;
     Pool::Turn turn(core.pool);
     ops::run_blocks(core.pool, *core.kernels, stack.layers, step, scale, states.data(), update.data());
@@ -210,6 +221,7 @@ void run_blocks(Core& core, const Stack& stack, const Places& sequences, const P
 NB_MODULE(_core, m) {
     nb::set_leak_warnings(false);  // a session that lives until the interpreter ends is no fault
     m.def("available", &ops::available_kernels);
+    m.def("move_tokens", &move_tokens);
     nb::class_<Matrix>(m, "Matrix")
         .def_static(
             "dense",
@@ -242,10 +254,13 @@ NB_MODULE(_core, m) {
         .def("rms_norm", &rms_norm, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
         .def("gated", &gated)
         .def("remember", &remember, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg())
+             nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+             nb::arg() = nb::none())
         .def("attend", &attend, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = nb::none(), nb::arg() = nb::none())
-        .def("run_blocks", &run_blocks)
+             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = nb::none(), nb::arg() = nb::none(),
+             nb::arg() = nb::none())
+        .def("run_blocks", &run_blocks, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+             nb::arg(), nb::arg(), nb::arg() = nb::none())
         .def("embed", &embed);
     bind_io(m);
     bind_network(m);

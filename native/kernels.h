@@ -56,7 +56,9 @@ struct AttentionBlock {
 // token r / group, which attends to the tokens up to its position, or to the last `window` of them where that is
 // positive. Heads of a token lie side by side, tokens `stride` apart. Where there is a bias, that of a row's head is
 // `bias_stride` floats after the one before, and its value starts[token] + j is added to the score of the token at j; it
-// is read to the end of a page.
+// is read to the end of a page. Where there is `sums`, only the pages from first_page to before end_page are attended to
+// (0: to the last): two floats a row, and what is in `out`, go on from there where first_page is positive, and are left
+// unfinished where end_page is.
 struct PagedBlock {
     const float* queries;
     ptrdiff_t stride;
@@ -73,6 +75,8 @@ struct PagedBlock {
     const float* bias;  // may be null
     ptrdiff_t bias_stride;
     const int32_t* starts;  // of the tokens
+    float* sums;  // may be null
+    ptrdiff_t first_page, end_page;
 };
 
 struct KernelTable {
