@@ -8,29 +8,37 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from tokenizers import Tokenizer
+from tokenizers.processors import BertProcessing
 from torch import nn
 
 from ondevice.models.zoo import from_hugging_face
 from ondevice.train.recipes.language import learn_tokenizer
-from ondevice.train.recipes.rerank_tiny import begin_as, configuration, judge, pairs, score
+from ondevice.train.recipes.rerank_tiny import configuration, deepened, judge, pairs, score
 
 PAIRS = [
     (f"How is item number {n} opened again?", f"One turns key {n} and pulls; there is no other way.")
     for n in range(30)
 ]
-
-
 BASE = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 300, "hidden_size": 32,
-    "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2,
-    "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True,
+    "model_type": "bert", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2,
+    "num_hidden_layers": 3, "max_position_embeddings": 128,
 }  # fmt: skip
+
+
+def tokenizer() -> Tokenizer:
+    made: Tokenizer = learn_tokenizer([text for pair in PAIRS for text in pair], 300)
+    made.post_processor = BertProcessing((made.id_to_token(1), 1), (made.id_to_token(0), 0))
+    return made
 
 
 class Even(nn.Module):
     """The right passage is the one that holds the most tokens of the query; token 1 ends both."""
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+    def forward(
+        self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Any:
         shared = []
         for ids, mask in zip(input_ids, attention_mask, strict=True):
             row = ids[mask == 1].tolist()
@@ -47,35 +55,33 @@ def test_a_pair_is_a_first_sentence_and_what_follows() -> None:
 
 def test_a_passage_scores_the_same_alone_and_among_longer_ones() -> None:
     torch.manual_seed(0)
-    tokenizer = learn_tokenizer([text for pair in PAIRS for text in pair], 300)
     module = from_hugging_face(configuration(BASE)).eval()
     passages = ["short one", "a passage that is a good deal longer than the other"]
-    both = score(module, tokenizer, "what is it?", passages)
-    alone = [float(score(module, tokenizer, "what is it?", [passage])[0]) for passage in passages]
+    both = score(module, tokenizer(), "what is it?", passages)
+    alone = [float(score(module, tokenizer(), "what is it?", [passage])[0]) for passage in passages]
     assert both == pytest.approx(alone, abs=1e-5)
 
 
-def test_it_begins_as_the_decoder() -> None:
+def test_it_begins_as_the_encoder_with_layers_that_change_nothing() -> None:
     torch.manual_seed(0)
-    decoder = from_hugging_face(BASE).eval()
-    module = begin_as(decoder, configuration(BASE)).eval()
-    ids = torch.arange(2, 40)[None]
+    encoder = transformers.BertModel(transformers.BertConfig(**BASE)).eval()
+    for name, parameter in encoder.named_parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape) if "LayerNorm" in name else 0
+    ids = torch.arange(2, 42).reshape(2, 20)
+    sample = ids, torch.zeros_like(ids), torch.ones_like(ids)
+    module = deepened(encoder, configuration(BASE), sample).eval()
     with torch.inference_mode():
-        states = [
-            model.get_submodule("model")(input_ids=ids).last_hidden_state for model in (decoder, module)
-        ]
-    assert len(module.get_submodule("model.layers")) == 12  # type: ignore[arg-type]
-    assert torch.equal(*states)
+        wanted, found = encoder(ids).last_hidden_state, module.bert(ids).last_hidden_state
+    assert len(module.bert.encoder.layer) == 6
+    assert torch.cosine_similarity(wanted, found, dim=-1).min() > 0.99
 
 
 def test_a_good_scorer_is_judged_better_than_a_bad_one() -> None:
-    tokenizer = learn_tokenizer([text for pair in PAIRS for text in pair], 300)
-
     class Odd(Even):
         def forward(self, *args: Any, **named: Any) -> Any:
             return SimpleNamespace(logits=-super().forward(*args, **named).logits)
 
-    plain, good = judge(Even(), tokenizer, PAIRS)
-    again, bad = judge(Odd(), tokenizer, PAIRS)
+    plain, good = judge(Even(), tokenizer(), PAIRS)
+    again, bad = judge(Odd(), tokenizer(), PAIRS)
     assert np.array_equal(plain, again)
     assert good.mean() > 0.8 > 0.3 > bad.mean()
