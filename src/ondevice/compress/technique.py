@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TECHNIQUES = {
     "expert-bits": ("ondevice.compress.quantize.mixed", "ExpertBits"),
     "lowrank": ("ondevice.compress.factorize.lowrank", "LowRank"),
+    "matryoshka": ("ondevice.compress.quantize.matryoshka", "Matryoshka"),
     "prune": ("ondevice.compress.prune.structured", "Prune"),
     "quantize": ("ondevice.compress.quantize.quantize", "Quantize"),
     "sparsify": ("ondevice.compress.prune.unstructured", "Sparsify"),

@@ -16,11 +16,12 @@ from ondevice.artifact import StoredTensor
 from ondevice.errors import BadArtifact
 from ondevice.layers.banded import BandedEmbedding
 from ondevice.layers.factorized import LowRankLinear
+from ondevice.layers.nested import NestedLinear
 from ondevice.layers.quantized import QuantizedEmbedding, QuantizedLinear, array, dense
 from ondevice.layers.sparse import SparseLinear
 from ondevice.layers.tied import tie
 
-_COMPRESSED = (QuantizedLinear, QuantizedEmbedding, SparseLinear)
+_COMPRESSED = (QuantizedLinear, QuantizedEmbedding, SparseLinear, NestedLinear)
 # The attributes that repeat a parameter's shape, by kind of module.
 _SIZES: dict[type[nn.Module], tuple[str, str]] = {
     nn.Linear: ("out_features", "in_features"),
@@ -137,6 +138,8 @@ def _set_banded(skeleton: nn.Module, name: str, owners: Mapping[str, Mapping[str
 def _linear(own: Mapping[str, StoredTensor]) -> nn.Module:
     """The linear layer that a weight, a bias and an input scale describe."""
     kind = own["weight"].format.get("kind")
+    if kind == "tiles" and own["weight"].format.get("planes"):
+        return NestedLinear.from_stored(own)
     if kind == "tiles":
         return QuantizedLinear.from_stored(own)
     if kind == "sparse":

@@ -6,7 +6,7 @@ Knows a matrix and the second moment of its inputs. Knows nothing of layers or m
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -79,17 +79,27 @@ def quantize_matrix(
     rows, columns = values.shape
     steps = np.repeat(scales[:, None] * multipliers, group_size, axis=1)[:, :columns]
     order = inputs.order
-    grid = _Grid(np.ascontiguousarray(steps.T[order]), 1 << (bits - 1))
+    grid = _Integers(np.ascontiguousarray(steps.T[order]), 1 << (bits - 1))
     # One column of the weight is one row here: contiguous, since the work goes column by column.
     by_column = np.ascontiguousarray(values.T[order])
-    levels = _better(by_column, _gptq(by_column, grid, inputs.factor), grid, inputs.second)
-    levels = _descend(by_column, levels, grid, inputs.second, sweeps)
+    levels = better(by_column, gptq(by_column, grid, inputs.factor), grid, inputs.second)
+    levels = descend(by_column, levels, grid, inputs.second, sweeps)
     codes = np.empty((columns, rows), np.uint8)
     codes[order] = levels + grid.middle
     return TiledMatrix(rows, columns, bits, group_size, np.ascontiguousarray(codes.T), multipliers, scales)
 
 
-class _Grid:
+class Grid(Protocol):
+    """The values that each weight may take: steps (columns, rows) times levels."""
+
+    @property
+    def steps(self) -> Floats: ...
+
+    def nearest(self, column: int, values: Floats) -> Floats:
+        """Levels (rows,) of one column that are nearest to these values."""
+
+
+class _Integers:
     """The values that each weight may take: steps (columns, rows) times -middle .. middle - 1."""
 
     def __init__(self, steps: Floats, middle: int) -> None:
@@ -104,7 +114,7 @@ class _Grid:
         return levels
 
 
-def _gptq(weight: Floats, grid: _Grid, upper: Floats) -> Floats:
+def gptq(weight: Floats, grid: Grid, upper: Floats) -> Floats:
     """Levels (columns, rows), column by column, the error of each passed on to those not yet rounded."""
     columns = len(weight)
     rest, levels = weight.copy(), np.empty_like(weight)
@@ -119,7 +129,7 @@ def _gptq(weight: Floats, grid: _Grid, upper: Floats) -> Floats:
     return levels
 
 
-def _better(weight: Floats, levels: Floats, grid: _Grid, second: Floats) -> Floats:
+def better(weight: Floats, levels: Floats, grid: Grid, second: Floats) -> Floats:
     """The given levels, but for outputs where those nearest to the weight lose less."""
     nearest = np.stack([grid.nearest(k, values) for k, values in enumerate(weight)])
     losses = []
@@ -130,7 +140,7 @@ def _better(weight: Floats, levels: Floats, grid: _Grid, second: Floats) -> Floa
     return better
 
 
-def _descend(weight: Floats, levels: Floats, grid: _Grid, second: Floats, sweeps: int) -> Floats:
+def descend(weight: Floats, levels: Floats, grid: Grid, second: Floats, sweeps: int) -> Floats:
     """Levels of no larger error: each column in turn is set to its best levels with all others fixed."""
     levels = levels.copy()
     columns = len(weight)
