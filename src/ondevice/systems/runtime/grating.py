@@ -60,10 +60,8 @@ def prove(scale: Scale) -> Evidence:
         lengths = [[len(reranker.tokens(it.query, each)) for each in it.passages] for it in questions]
         comparisons = _agreement(questions, traces, lengths, threshold)
         comparisons += _latency(reranker, questions[:timed], threshold)
-    shown = ", ".join(f"{np.nanmean(row):.2f}" for row in np.transpose([_gammas(each) for each in traces]))
-    note = (
-        f"threshold {threshold:.3f} from {calibrating} other queries; gamma across clusters by layer: {shown}"
-    )
+    depths = ", ".join(f"{np.nanmean(row):.2f}" for row in np.transpose([_gammas(each) for each in traces]))
+    note = f"threshold {threshold:.3f}, from {calibrating} other queries; gamma across clusters by layer: {depths}"
     return Evidence(*comparisons, *_memory(scale), notes=[note])
 
 
