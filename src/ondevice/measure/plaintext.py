@@ -19,6 +19,7 @@ from ondevice.errors import BadInput
 Bytes = npt.NDArray[np.uint8]
 _CHUNK = 16 << 20
 _DISTINCT = 24  # different bytes that a sample has at least: zeros and ones are everywhere
+_FIRST = 5  # of its first eight, by which candidates are found
 
 
 def samples_of(tensors: Iterable[Bytes], *, size: int = 64, seed: int = 0) -> list[bytes]:
@@ -28,7 +29,7 @@ def samples_of(tensors: Iterable[Bytes], *, size: int = 64, seed: int = 0) -> li
         for _ in range(8):
             at = int(random.integers(max(1, tensor.size - size)))
             piece = tensor[at : at + size].tobytes()
-            if len(piece) == size and len(set(piece)) >= _DISTINCT:
+            if len(piece) == size and len(set(piece)) >= _DISTINCT and len(set(piece[:8])) >= _FIRST:
                 found.append(piece)
                 break
     return found
@@ -84,9 +85,11 @@ def _pieces(file: int, start: int, stop: int) -> Iterator[Bytes]:
 
 def _find(pieces: Iterable[Bytes], samples: Sequence[bytes]) -> set[int]:
     """Numbers of the samples in some pieces. Candidates are found by two bytes, then eight, at every offset."""
-    heads = {sample[:8]: number for number, sample in enumerate(samples)}
-    if len(heads) != len(samples) or any(not 8 <= len(sample) <= 256 for sample in samples):
-        raise BadInput("samples must be of 8 to 256 bytes and differ in their first 8")
+    if any(not 8 <= len(sample) <= 256 for sample in samples):
+        raise BadInput("samples must be of 8 to 256 bytes")
+    heads: dict[bytes, list[int]] = {}
+    for number, sample in enumerate(samples):
+        heads.setdefault(sample[:8], []).append(number)
     starts = np.array([np.frombuffer(head, np.uint64)[0] for head in heads], np.uint64)
     likely = np.zeros(1 << 16, bool)
     likely[starts & np.uint64(0xFFFF)] = True
@@ -98,7 +101,7 @@ def _find(pieces: Iterable[Bytes], samples: Sequence[bytes]) -> set[int]:
             spots = spots[spots + 8 <= piece.size]
             eights = piece[spots[:, None] + np.arange(8)].view(np.uint64)[:, 0]
             for spot in spots[np.isin(eights, starts)].tolist():
-                number = heads[piece[spot : spot + 8].tobytes()]
-                if piece[spot : spot + len(samples[number])].tobytes() == samples[number]:
-                    found.add(number)
+                for number in heads[piece[spot : spot + 8].tobytes()]:
+                    if piece[spot : spot + len(samples[number])].tobytes() == samples[number]:
+                        found.add(number)
     return found

@@ -69,6 +69,7 @@ class SecureRegion:
             raise ProtocolViolation(
                 f"a block of {block.nbytes} bytes is none of whole pages within the region"
             )
+        self._region.touch(self.allocated, self.allocated + block.nbytes)
         self.allocated += block.nbytes
 
     def extend_protected(self, nbytes: int) -> None:
@@ -77,7 +78,6 @@ class SecureRegion:
             raise ProtocolViolation(
                 f"{nbytes} bytes cannot be protected, {self.allocated - self.protected} are there"
             )
-        self._region.touch(self.protected, self.protected + nbytes)
         self.protected += nbytes
 
     def shrink(self, nbytes: int) -> None:

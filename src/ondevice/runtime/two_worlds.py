@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -102,6 +103,22 @@ class TwoWorlds:
         if isinstance(answer, OndeviceError):
             raise answer
         return answer
+
+
+def fit_prompt(worlds: TwoWorlds, share: float, ids: Sequence[int]) -> tuple[list[int], float]:
+    """As many of the tokens as take so much of the time that restoring everything takes, and that time in seconds."""
+
+    def restored() -> float:
+        worlds.give_back(0)
+        return float(worlds.answer(ids[:1])["seconds"])
+
+    worlds.answer(ids)  # memory that the system gives out for the first time is slow
+    whole = statistics.median(restored() for _ in range(3))
+    count = len(ids) // 4
+    for _ in range(3):
+        taken = statistics.median(worlds.answer(ids[:count])["seconds"] for _ in range(3))
+        count = int(min(len(ids), max(16, count * share * whole / taken)))
+    return list(ids[:count]), whole
 
 
 def _normal(wires: Wires, bandwidth: float | None) -> None:
