@@ -188,8 +188,8 @@ def _batches(taught: Sequence[Pair], tokenizer: Any, rng: np.random.Generator) -
 
 
 def _encoded(tokenizer: Any, rows: Sequence[Pair]) -> Batch:
-    """(ids, segments, mask), each (rows, tokens), as BERT reads pairs; passages are cut."""
-    tokenizer.enable_truncation(_LONGEST, strategy="only_second")
+    """(ids, segments, mask), each (rows, tokens), as BERT reads pairs; the longer one of a pair is cut."""
+    tokenizer.enable_truncation(_LONGEST, strategy="longest_first")
     found = tokenizer.encode_batch(list(rows))
     tokenizer.no_truncation()
     ids, kinds, mask = (
