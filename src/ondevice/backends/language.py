@@ -26,9 +26,12 @@ from ondevice.runtime.decode.sampling import Sampling
 from ondevice.runtime.decode.spelling import Piece, Spelling
 from ondevice.runtime.decoder import FAMILIES, Decoder, Shape
 from ondevice.runtime.engine import Engine
+from ondevice.runtime.expert_memory import ExpertPlan, foresee
+from ondevice.runtime.moe.predictor import PathPredictor
 from ondevice.runtime.projection import Tensors
 from ondevice.runtime.residency import CHUNK, Rates, ResidencyPlan, measure_rates
 from ondevice.runtime.weights.encrypted import unlocked
+from ondevice.runtime.weights.experts import ExpertCache
 from ondevice.runtime.weights.gguf import tokenizer as gguf_tokenizer
 from ondevice.runtime.weights.gguf.container import is_gguf, read_container
 from ondevice.runtime.weights.gguf.model import GgufModel
@@ -79,11 +82,16 @@ class LanguageSession(Closing):
     """A decoder, or an encoder-decoder, that is ready to write. Close it, or use it in a `with` block.
 
     residency, rates: where its weights are streamed, what stays in memory, and how fast the rest comes.
+    expert_plan, experts, paths: where its experts are read when they are called, how much memory they have, the cache,
+    whose `stats` count what was found, waited for and wasted, and what tells which come next.
     """
 
     backend = "native"
     residency: ResidencyPlan | None = None
     rates: Rates | None = None
+    expert_plan: ExpertPlan | None = None
+    experts: ExpertCache | None = None
+    paths: PathPredictor | None = None
 
     def __init__(
         self,
@@ -125,14 +133,20 @@ class LanguageSession(Closing):
         keep: int = 0,
         cache: CacheDtype = "float16",
         residency: ResidencyPlan | None = None,
+        experts: ExpertPlan | None = None,
     ) -> LanguageSession:
         """The same of files that are read already. keep: how many texts that have ended a new one may go on from.
-        residency: what of the weights stays in memory; all where there is no such plan, else its context holds."""
+        residency: what of the weights stays in memory; all where there is no such plan, else its context holds.
+        experts: the memory of experts that are read when they are called; its context holds too."""
         tensors, kernels, rates = files.tensors, Kernels(threads), None
+        called: ExpertCache | None = None
         if residency is not None:
             tensors = residency.open(tensors, storage=files.storage)
             rates = measure_rates(residency, tensors, kernels)
             context, texts = residency.context, 1
+        elif experts is not None:
+            tensors = called = experts.open(tensors, storage=files.storage)
+            context, texts = experts.context, 1
         elif files.storage is not None:
             tensors = Resident(tensors, storage=files.storage)
         decoder = _network(tensors, files.config, kernels, context, texts, cache)
@@ -143,6 +157,9 @@ class LanguageSession(Closing):
         engine = Engine(decoder, keep=keep) if residency is None else Engine(decoder, chunk=CHUNK, keep=keep)
         session = cls(engine, files.tokenizer, files.template, files.ends)
         session.residency, session.rates = residency, rates
+        if called is not None and isinstance(decoder, Decoder):
+            session.expert_plan, session.experts = experts, called
+            session.paths = foresee(decoder, called)
         return session
 
     @cached_property

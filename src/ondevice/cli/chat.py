@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.output import console, notes
 from ondevice.errors import BadInput
+from ondevice.measure.amounts import amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ondevice.backends.language import LanguageSession
     from ondevice.runtime.decode.spelling import Piece
+    from ondevice.runtime.weights.arrivals import ExpertStats
 
 _HELP = "Ctrl-C stops an answer, /reset forgets what was said, Ctrl-D leaves"
 
@@ -47,7 +49,22 @@ def say_residency(session: LanguageSession) -> None:
     said = f"context: {session.engine.decoder.context} tokens"
     if session.residency is not None and session.rates is not None:
         said = session.residency.describe(session.rates)
+    if session.expert_plan is not None:
+        said = session.expert_plan.describe()
     notes.print(f"  {said}", style="dim", highlight=False, soft_wrap=True)
+
+
+def say_experts(stats: ExpertStats) -> None:
+    """What became of the memory for experts."""
+    asked = stats.hits + stats.late + stats.misses
+    notes.print(
+        f"  experts: {stats.hits / max(asked, 1):.0%} were there, {stats.late / max(asked, 1):.0%} on their way; "
+        f"{amount(stats.bytes_read, 'bytes')} read, {amount(stats.bytes_wasted, 'bytes')} in vain; "
+        f"waited {stats.stall_seconds:.1f} s",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def show(pieces: Iterator[Piece]) -> str:

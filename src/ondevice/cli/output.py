@@ -26,6 +26,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 Cache = Annotated[
     str, typer.Option(help="Of a language model: keys and values are kept as float16, int8 or int4.")
 ]
+ExpertMemory = Annotated[
+    str | None,
+    typer.Option(help="Of a mixture: memory for experts, as in 2GB; the others are read when they are called."),
+]
 KeyFile = Annotated[Path | None, typer.Option(help="Of a sealed artifact: the file with its key.")]
 Threads = Annotated[int | None, typer.Option(help="Threads; all processors unless told otherwise.")]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ondevice.cli.network import run_pictures
-from ondevice.cli.output import AsJson, Cache, KeyFile, Threads, console, notes, print_json
+from ondevice.cli.output import AsJson, Cache, ExpertMemory, KeyFile, Threads, console, notes, print_json
 from ondevice.errors import BadInput
 
 
@@ -48,6 +49,7 @@ def run(
             help="Most memory of the process, as in 600MB; the context is cut, and weights streamed, to fit."
         ),
     ] = None,
+    expert_memory: ExpertMemory = None,
     speculate: Annotated[
         str | None,
         typer.Option(
@@ -71,7 +73,7 @@ def run(
     if language_folder(model) is None:
         _texts(model, texts, backend, threads, as_json)
         return
-    from ondevice.cli.chat import chat, say_residency, show
+    from ondevice.cli.chat import chat, say_experts, say_residency, show
     from ondevice.runtime.decode.sampling import Sampling
     from ondevice.verbs.run import open_within
     from ondevice.verbs.run import prompt_cache as cached
@@ -83,10 +85,10 @@ def run(
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     with (
-        open_within(model, memory, **opening, keep=2) as session,
+        open_within(model, memory, expert_memory=expert_memory, **opening, keep=2) as session,
         cached(session, model, prompt_cache) if prompt_cache else nullcontext(),
     ):
-        if memory:
+        if memory or expert_memory:
             say_residency(session)
         guessed = attach(session, speculate, threads=threads) if speculate else None
         given = prompt if prompt is not None else " ".join(texts or [])
@@ -105,11 +107,14 @@ def run(
                     "logprobs": [piece.logprob for piece in written],
                 }
                 | ({"tokens_per_pass": guessed.tokens_per_pass} if guessed else {})
+                | ({"experts": asdict(session.experts.stats)} if session.experts else {})
             )
         else:
             end = "" if session.engine.continues else "\n"
             console.print(given, end=end, style="dim", highlight=False, markup=False, soft_wrap=True)
             show(pieces)
+            if session.experts:
+                say_experts(session.experts.stats)
             if guessed:
                 notes.print(f"  {guessed.tokens_per_pass:.2f} tokens a pass", style="dim", highlight=False)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.errors import BudgetNotMet
+from ondevice.errors import BadInput, BudgetNotMet
 from ondevice.verbs.open import check_settings, language_folder, open
 
 if TYPE_CHECKING:
-    from ondevice.backends.language import LanguageSession
+    from ondevice.backends.language import Files, LanguageSession
     from ondevice.kernels import CacheDtype
     from ondevice.models.tasks import Floats
     from ondevice.runtime.decode.sampling import Sampling
@@ -64,17 +64,18 @@ def write(
     threads: int | None = None,
     context: int | None = None,
     memory: str | int | None = None,
+    expert_memory: str | int | None = None,
     cache: CacheDtype = "float16",
     key_file: str | Path | None = None,
 ) -> Iterator[Piece]:
     """Text of a language model, piece by piece; see `ondevice.open_language` for many calls.
 
     prompt: a text to go on with, or messages [{"role", "content"}, ...] for a model with a chat template.
-    sampling: greedy unless given. limit: most tokens. stop: strings that end the text. memory: see `open_within`.
-    cache, key_file: see `ondevice.open_language`.
+    sampling: greedy unless given. limit: most tokens. stop: strings that end the text. memory, expert_memory: see
+    `open_within`. cache, key_file: see `ondevice.open_language`.
     """
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
-    with open_within(model, memory, **opening) as session:
+    with open_within(model, memory, expert_memory=expert_memory, **opening) as session:
         settings: dict[str, Any] = {"sampling": sampling, "limit": limit, "stop": stop}
         if isinstance(prompt, str):
             yield from session.generate(prompt, **settings)
@@ -86,6 +87,7 @@ def open_within(
     model: str | Path,
     memory: str | int | None,
     *,
+    expert_memory: str | int | None = None,
     threads: int | None = None,
     context: int | None = None,
     keep: int = 0,
@@ -95,35 +97,51 @@ def open_within(
     """A session on a language model for one text at a time, in a process that stays within so much memory.
 
     memory: such as "600MB", of the whole process; None for no limit. It is planned before the weights are loaded:
-    where no context is asked for, the longest that fits is taken; where the weights do not fit, some of them are
-    streamed from storage for every token, and the session's `residency` says which. keep: how many texts that have
-    ended a new one may go on from. cache, key_file: see `ondevice.open_language`. Raises BudgetNotMet where it does
+    where no context is asked for, the longest that fits is taken; where the weights do not fit, a mixture's experts
+    are read when they are called, and the session's `expert_plan` says so; of other models some weights are streamed
+    from storage for every token, and its `residency` says which. expert_memory: such as "2GB", of the experts alone;
+    the session's `experts.stats` tell what became of it. keep: how many texts that have ended a new one may go on from.
+    cache, key_file: see `ondevice.open_language`. Raises BudgetNotMet where it does
     not fit, with what would.
     """
     from ondevice.backends.language import LanguageSession, read_files
     from ondevice.backends.native import processors
     from ondevice.devices.budget import parse_bytes
-    from ondevice.runtime.budget import plan_memory
-    from ondevice.runtime.encdec import FAMILY
-    from ondevice.runtime.residency import plan_residency
 
     check_settings(threads, context, cache)
     files = read_files(language_folder(model) or Path(model), key_file)
     opening: dict[str, Any] = {"threads": threads or processors(), "keep": keep, "cache": cache}
-    if memory is not None:
-        limit = parse_bytes(memory, "memory")
-        sizes: dict[str, Any] = {"context": context, "cache_dtype": cache}
+    limit = None if memory is None else parse_bytes(memory, "memory")
+    of_experts = None if expert_memory is None else parse_bytes(expert_memory, "expert memory")
+    opening |= _planned(files, limit, of_experts, {"context": context, "cache_dtype": cache})
+    return LanguageSession.of(files, **opening)
+
+
+def _planned(
+    files: Files, limit: int | None, of_experts: int | None, sizes: dict[str, Any]
+) -> dict[str, Any]:
+    """How `LanguageSession.of` opens a model within these limits. sizes: the context and the cache's dtype."""
+    from ondevice.runtime.budget import plan_memory
+    from ondevice.runtime.encdec import FAMILY
+    from ondevice.runtime.expert_memory import plan_experts
+    from ondevice.runtime.residency import plan_residency
+
+    if of_experts is not None:
+        plan = plan_experts(files.tensors, files.config, experts=of_experts, limit=limit, **sizes)
+        return {"experts": plan}
+    if limit is None:
+        return {"context": sizes["context"]}
+    try:
+        return {"context": plan_memory(files.tensors, files.config, limit, **sizes).context}
+    except BudgetNotMet as resident:
+        if files.config.get("model_type") == FAMILY:
+            raise  # weights of a decoder only are streamed
+        with suppress(BadInput, BudgetNotMet):  # dense, or too little for the experts of a token
+            return {"experts": plan_experts(files.tensors, files.config, limit=limit, **sizes)}
         try:
-            context = plan_memory(files.tensors, files.config, limit, **sizes).context
-        except BudgetNotMet as resident:
-            if files.config.get("model_type") == FAMILY:
-                raise  # weights of a decoder only are streamed
-            try:
-                residency = plan_residency(files.tensors, files.config, limit, **sizes)
-            except BudgetNotMet as streamed:
-                raise BudgetNotMet(f"{resident}; {streamed}", limit="memory") from None
-            return LanguageSession.of(files, residency=residency, **opening)
-    return LanguageSession.of(files, context=context, **opening)
+            return {"residency": plan_residency(files.tensors, files.config, limit, **sizes)}
+        except BudgetNotMet as streamed:
+            raise BudgetNotMet(f"{resident}; {streamed}", limit="memory") from None
 
 
 @contextmanager

@@ -32,7 +32,9 @@ def serve(
     context: int | None = None,
     cache: CacheDtype = "float16",
     memory: str | int | None = None,
+    expert_memory: str | int | None = None,
     key_file: str | Path | None = None,
+    speculate: str | None = None,
     limits: Limits | None = None,
 ) -> None:
     """Serve a model until the process is told to stop; running answers are finished first, within a limit.
@@ -41,8 +43,9 @@ def serve(
     the BERT family, or "minilm"). host: who may
     connect; the default is this machine alone, any other needs a key. key: what clients send as a bearer token.
     name: what they call the model; the folder's name unless given. context: longest text in tokens. cache: see
-    `ondevice.open_language`. memory: most of the process, see `ondevice.verbs.run.open_within`; it holds the cache of
-    one such text, which all share. key_file: of a sealed artifact.
+    `ondevice.open_language`. memory, expert_memory: most of the process, and of a mixture's experts alone, see
+    `ondevice.verbs.run.open_within`; either holds the cache of one such text, which all share. key_file: of
+    a sealed artifact. speculate: check guesses several in a pass, see `ondevice.speculate`; answers are the same.
     """
     if host not in ("127.0.0.1", "::1", "localhost") and not key:
         raise BadInput(f"--host {host} lets other machines in; set a key that they must send")
@@ -54,9 +57,11 @@ def serve(
         from ondevice.runtime.server.patience import patient
     except ImportError as error:
         raise MissingExtra("uvicorn", "serve", "to serve a model") from error
+    opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     api = application(
-        model, key=key, name=name, threads=threads, context=context, cache=cache, memory=memory, limits=limits
-    )
+        model, key=key, name=name, memory=memory, expert_memory=expert_memory,
+        speculate=speculate, limits=limits, **opening,
+    )  # fmt: skip
     uvicorn.run(
         api.app(),
         host=host,
@@ -79,7 +84,9 @@ def application(
     context: int | None = None,
     cache: CacheDtype = "float16",
     memory: str | int | None = None,
+    expert_memory: str | int | None = None,
     key_file: str | Path | None = None,
+    speculate: str | None = None,
     limits: Limits | None = None,
 ) -> Api:
     """What `serve` serves: `.app()` is an ASGI application for any server."""
@@ -91,7 +98,9 @@ def application(
     name = name or model_name(model)
     embedding = None if language_folder(model) else _embedding_session(model, threads)
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
-    served = Served(name, _embedder(embedding) if embedding else _writer(model, memory, **opening))
+    served = Served(
+        name, _embedder(embedding) if embedding else _writer(model, memory, expert_memory, speculate, **opening)
+    )
     return Api(served, key=key, limits=limits)
 
 
@@ -100,17 +109,25 @@ def model_name(model: str | Path) -> str:
     return Path(model).absolute().name.removesuffix(".gguf")
 
 
-def _writer(model: str | Path, memory: str | int | None, **opening: Any) -> Writer:
+def _writer(
+    model: str | Path,
+    memory: str | int | None,
+    expert_memory: str | int | None,
+    draft: str | None,
+    **opening: Any,
+) -> Writer:
     from ondevice.runtime.engine import Engine
     from ondevice.runtime.server.served import Writer
     from ondevice.verbs.run import open_within
+    from ondevice.verbs.speculate import speculate
 
-    if memory is not None:
-        session = open_within(model, memory, keep=_KEPT, **opening)
+    if memory is not None or expert_memory is not None:
+        session = open_within(model, memory, expert_memory=expert_memory, draft=draft, keep=_KEPT, **opening)
         engine = session.engine
     else:
         session = open_language(model, texts=_TOGETHER, **opening)
-        engine = Engine(session.engine.decoder, keep=_KEPT)
+        guesses = speculate(session, draft, model=model, threads=opening["threads"]) if draft else None
+        engine = Engine(session.engine.decoder, keep=_KEPT, speculation=guesses)
     return Writer(engine, session.tokenizer, session.template, session.ends)
 
 

@@ -108,8 +108,13 @@ def _at_width(
         if isinstance(layer, nn.Linear):
             seen = moments.get(f"{name}.{leaf}")
             reached = seen if seen is not None and seen.count else None
-            method = "rtn" if reached is None else "gptq"
-            setattr(quantized, leaf, quantize_linear(layer, bits, group_size, moments=reached, method=method))
+            setattr(
+                quantized,
+                leaf,
+                quantize_linear(
+                    layer, bits, group_size, moments=reached, method="rtn" if reached is None else "gptq"
+                ),
+            )
     assert isinstance(quantized, GatedExpert)
     return quantized
 

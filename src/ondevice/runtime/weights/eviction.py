@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import count
+from itertools import count as numbers
 
 Unit = tuple[int, ...]  # (layer, expert), or (layer, expert, plane): what is read and kept as one
 _DECAY = 0.03  # of a layer's frequencies with every use: they follow the text, over some thirty tokens
@@ -37,7 +37,7 @@ class LeastRecent(Policy):
     """Drop what was used longest ago."""
 
     def __init__(self) -> None:
-        self._clock, self._used = count(1), dict[Unit, int]()
+        self._clock, self._used = numbers(1), dict[Unit, int]()
 
     def begin(self, units: Sequence[Unit]) -> None:
         for unit in units:
@@ -104,3 +104,18 @@ class Oracle(Policy):
         uses = self._uses.get(unit, [])
         after = bisect_right(uses, self._now)
         return -uses[after] if after < len(uses) else -_NEVER
+
+
+def misses(policy: Policy, uses: Iterable[Sequence[Unit]], room: int) -> int:
+    """How often a unit is not there when it is used, with room for so many, all alike and nothing read ahead."""
+    there: set[Unit] = set()
+    count = 0
+    for units in uses:
+        policy.begin(units)
+        for unit in units:
+            if unit not in there:
+                count += 1
+                if len(there) >= room:
+                    there.remove(min(there.difference(units) or there, key=policy.keep))
+                there.add(unit)
+    return count

@@ -73,6 +73,16 @@ def least_memory(units: Mapping[Unit, Sequence[Part]], used: int) -> int:
     return max(sum(sorted(of_layer.values())[-used:]) for of_layer in sizes.values())
 
 
+def check_memory(units: Mapping[Unit, Sequence[Part]], used: int, memory: int) -> None:
+    """Raise BadInput for a buffer that is smaller than the least."""
+    least = least_memory(units, used)
+    if memory < least:
+        raise BadInput(
+            f"{amount(memory, 'bytes')} of memory for experts do not hold the {used} that a token uses in one layer; "
+            f"give {least} bytes or more"
+        )
+
+
 class ExpertCache(Resident):
     """A decoder's tensors: experts in a buffer of `memory` bytes, read when they are asked for, the rest in memory.
 
@@ -94,12 +104,7 @@ class ExpertCache(Resident):
         timeline: Timeline | None = None,
     ) -> None:
         units = experts_of(tensors) if units is None else units
-        least = least_memory(units, used)
-        if memory < least:
-            raise BadInput(
-                f"{amount(memory, 'bytes')} of memory for experts do not hold the {used} that a token uses in one "
-                f"layer; give {amount(least, 'bytes')} ({least} bytes) or more"
-            )
+        check_memory(units, used, memory)
         self.storage = storage or FileStorage()
         self._own_read = self.bytes_resident = 0
         self._held: dict[str, Stored] = {}
@@ -138,17 +143,22 @@ class ExpertCache(Resident):
         was guessed before, and drive out only what the policy holds to be worth less."""
         self._arrivals.guess(worth)
 
-    def ask(self, units: Sequence[Unit], make: Callable[[Unit, Tensors], T]) -> Iterator[tuple[Unit, T]]:
+    def ask(
+        self, units: Sequence[Unit], make: Callable[[Unit, Tensors], T], *, hold: bool = False
+    ) -> Iterator[tuple[Unit, T]]:
         """Begin to read what of these is not there; then, as they come, each with what `make` makes of its tensors,
         which is kept with them.
 
-        A unit stays where it is until the next is taken from the iterator. Units of one layer; what was guessed of
+        A unit stays where it is until the next is taken from the iterator, with `hold` until all were taken; then there
+        must be room for all. Units of one layer; what was guessed of
         it and is not among them is given up. Raises BadInput or BadArtifact, on the way, where one cannot be read.
         """
         self._arrivals.ask(units)
-        return self._come(list(units), make)
+        return self._come(list(units), make, hold)
 
-    def _come(self, left: list[Unit], make: Callable[[Unit, Tensors], T]) -> Iterator[tuple[Unit, T]]:
+    def _come(
+        self, left: list[Unit], make: Callable[[Unit, Tensors], T], hold: bool
+    ) -> Iterator[tuple[Unit, T]]:
         arrivals, asked = self._arrivals, tuple(left)
         try:
             while left:
@@ -160,7 +170,8 @@ class ExpertCache(Resident):
                     entry.made = make(entry.unit, self._tensors_at(entry.unit, entry.at))
                 left.remove(entry.unit)
                 yield entry.unit, entry.made
-                arrivals.release((entry.unit,))
+                if not hold:
+                    arrivals.release((entry.unit,))
         finally:
             arrivals.release(asked)
 

@@ -7,7 +7,7 @@ that it takes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ondevice.numerics.tiles import PANEL, check_format, stored_bytes
 from ondevice.runtime.weights.shapes import SHAPES, find_shape, matrices, vectors
 
 __all__ = ["SHAPES", "RandomTensor", "random_decoder", "write_random"]
+Bits = int | Callable[[str], int]
 
 
 class RandomTensor:
@@ -36,10 +37,10 @@ class RandomTensor:
 
 
 def random_decoder(
-    shape: str | Mapping[str, Any], *, bits: int = 4, group_size: int = 32, seed: int = 0
+    shape: str | Mapping[str, Any], *, bits: Bits = 4, group_size: int = 32, seed: int = 0
 ) -> tuple[dict[str, Any], dict[str, RandomTensor]]:
     """(configuration, tensors) of a published shape, or of a configuration with the same fields: every matrix in
-    tiles with int8 activations (of 16 bits: plain float16), norms of ones, biases of zeros.
+    tiles with int8 activations (of 16 bits: plain float16), norms of ones, biases of zeros. bits: of all matrices, or of each by its name.
 
     Raises BadInput for an unknown shape.
     """
@@ -62,7 +63,7 @@ def random_decoder(
 
 
 def write_random(
-    folder: str | Path, shape: str | Mapping[str, Any], *, bits: int = 4, group_size: int = 32, seed: int = 0
+    folder: str | Path, shape: str | Mapping[str, Any], *, bits: Bits = 4, group_size: int = 32, seed: int = 0
 ) -> Artifact:
     """An artifact of `random_decoder`, for work on what lies on storage. It has no tokenizer: tokens are numbers."""
     config, tensors = random_decoder(shape, bits=bits, group_size=group_size, seed=seed)

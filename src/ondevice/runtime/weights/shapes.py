@@ -80,18 +80,25 @@ def find_shape(name: str) -> dict[str, Any]:
 
 
 def matrices(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """(rows, columns) of the matrices of one layer, by their Hugging Face names within it."""
+    """(rows, columns) of the matrices of one layer, by their Hugging Face names within it; with a router and
+    `num_local_experts` where the configuration has them."""
     hidden, head, inner = config["hidden_size"], config["head_dim"], config["intermediate_size"]
     queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    return {
+    experts = config.get("num_local_experts", 0)
+    stems = [f"mlp.experts.{number}" for number in range(experts)] or ["mlp"]
+    sizes = {
         "self_attn.q_proj": (queries, hidden),
         "self_attn.k_proj": (keys, hidden),
         "self_attn.v_proj": (keys, hidden),
         "self_attn.o_proj": (hidden, queries),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
     }
+    for stem in stems:
+        sizes |= {
+            f"{stem}.gate_proj": (inner, hidden),
+            f"{stem}.up_proj": (inner, hidden),
+            f"{stem}.down_proj": (hidden, inner),
+        }
+    return sizes | ({"mlp.gate": (experts, hidden)} if experts else {})
 
 
 def vectors(config: dict[str, Any]) -> dict[str, int]:
