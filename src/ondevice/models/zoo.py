@@ -55,6 +55,7 @@ ENTRIES = {
     for entry in (
         _entry("reference-lm", "Llama-style decoder, 4 layers of 256, BPE 4k", _HUGGING_FACE),
         _entry("lm-8m", "Llama-style decoder, 8 layers of 256, BPE 4k", _HUGGING_FACE),
+        _entry("dialogue-lm", "reference-lm taught further on made conversations and tasks", _HUGGING_FACE),
         _entry("medusa-heads", "four heads on lm-8m that guess tokens ahead", "ondevice.models.text.medusa:build"),
         _entry("moe-tiny", "Mixtral-style decoder, 16 experts, 2 a token, five domains", _HUGGING_FACE),
         _entry("rerank-tiny", "cross-encoder of 12 layers that ranks passages, MiniLM taught further", _HUGGING_FACE),
