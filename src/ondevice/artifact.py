@@ -358,7 +358,8 @@ def _placed(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, npt.NDAr
     for name, tensor in tensors.items():
         if str(tensor.array.dtype) not in _DTYPES:
             raise BadInput(f"tensor {name} is {tensor.array.dtype}; an artifact stores {', '.join(_DTYPES)}")
-    by_size = sorted(tensors, key=lambda name: (-tensors[name].nbytes, name))
+    # of one size, those of one kind together: what an expert needs at once, a plane of each matrix, is neighbours
+    by_size = sorted(tensors, key=lambda name: (-tensors[name].nbytes, name.rpartition(".")[2], name))
     large = [name for name in by_size if tensors[name].nbytes >= LARGE]
     small = [name for name in by_size if tensors[name].nbytes < LARGE]
     large.sort(key=lambda name: (tensors[name].nbytes % PAGE != 0, name))

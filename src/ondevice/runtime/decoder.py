@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ondevice.errors import BadArtifact, BadInput, OndeviceError, UnsupportedModel
 from ondevice.kernels import CacheDtype, Kernels, Layer, LayerCache, Linear, Matrix, Places, Stack
+from ondevice.kernels.planes import PlaneProducts
 from ondevice.runtime.kv.paged import Branches, CachedSequence, PagedCache, places
 from ondevice.runtime.moe.experts import Expert, Experts, read_dense, read_experts
 from ondevice.runtime.projection import (
@@ -133,6 +134,7 @@ class Decoder:
         gemma = config["model_type"] == "gemma"
         self._norm_offset = np.float32(1.0 if gemma else 0.0)
         self._embedding_scale = np.float32(np.sqrt(np.float32(shape.hidden))) if gemma else None
+        self._planes = PlaneProducts(kernels)
         self.before_layer: Hook | None = None
         self.after_layer: Hook | None = None
         source = tensors if isinstance(tensors, WeightSource) else None
@@ -375,7 +377,7 @@ class Decoder:
             key_norm,
             read_projection(tensors, f"{attention}.o_proj"),
             self._gamma(tensors, f"{name}.post_attention_layernorm", shape.hidden),
-            read_experts(tensors, name, self.config) or read_dense(tensors, f"{name}.mlp"),
+            read_experts(tensors, name, self.config, self._planes) or read_dense(tensors, f"{name}.mlp"),
         )
 
     def _gamma(self, tensors: Tensors, name: str, size: int) -> Floats:

@@ -55,7 +55,13 @@ def test_every_order_is_one_of_all_jobs_and_none_beats_the_optimum(jobs):
 
 
 def test_hebf_takes_the_hottest_head():
-    jobs = [Job(0, 0, 2, 1, 1), Job(0, 1, 1, 1, 1), Job(1, 0, 5, 1, 1), Job(1, 1, 3, 1, 1), Job(2, 0, 2, 1, 1)]
+    jobs = [
+        Job(0, 0, 2, 1, 1),
+        Job(0, 1, 1, 1, 1),
+        Job(1, 0, 5, 1, 1),
+        Job(1, 1, 3, 1, 1),
+        Job(2, 0, 2, 1, 1),
+    ]
     assert [(job.expert, job.plane) for job in hebf(jobs)] == [(1, 0), (1, 1), (0, 0), (2, 0), (0, 1)]
 
 

@@ -18,8 +18,19 @@ import numpy.typing as npt
 
 from ondevice.errors import BadArtifact
 from ondevice.kernels import Kernels, Linear, Matrix
+from ondevice.kernels.planes import PlaneProducts
+from ondevice.runtime.moe.bits import read_bit_router
+from ondevice.runtime.moe.nested import (
+    HeldPlanes,
+    NestedExperts,
+    PlaneSource,
+    is_nested,
+    plane_of,
+    read_shapes,
+)
 from ondevice.runtime.projection import Projection, Tensors, read_projection, side_by_side
 from ondevice.runtime.weights.experts import ExpertCache
+from ondevice.runtime.weights.planes import CalledPlanes, PlaneCache
 
 Floats = npt.NDArray[np.float32]
 # Where a layer keeps its router and its experts, and what an expert calls gate, up and down.
@@ -85,7 +96,8 @@ Listener = Callable[[int, npt.NDArray[np.int64]], None]
 class Experts:
     """layer: its number. count: of experts. used: experts a token. normalised: whether the weights of those used sum
     to one. shared: an expert that all tokens use, with a gate of its own. listeners: told, in every step, the layer
-    and the experts that its tokens chose, (tokens, used), once those that are missing have been asked for."""
+    and the experts that its tokens chose, (tokens, used), once those that are missing have been asked for. nested: the
+    experts instead, where they are stored in nested bits."""
 
     layer: int
     router: Projection
@@ -96,6 +108,7 @@ class Experts:
     shared: Expert | None = None
     shared_gate: Projection | None = None
     listeners: list[Listener] = field(default_factory=list)
+    nested: NestedExperts | None = None
 
     def route(self, kernels: Kernels, x: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
         """Which experts each token uses, likeliest first, and their weights: (tokens, used) each."""
@@ -109,13 +122,7 @@ class Experts:
     def apply(self, kernels: Kernels, x: Floats, gate: str) -> Floats:
         """The weighted sum of the experts that each token uses, (tokens, hidden)."""
         chosen, weights = self.route(kernels, x)
-        parts = np.empty((self.used, *x.shape), np.float32)
-        coming = self.experts.ask(np.unique(chosen).tolist())
-        for listener in self.listeners:
-            listener(self.layer, chosen)
-        for number, expert in coming:
-            tokens, ranks = np.nonzero(chosen == number)
-            parts[ranks, tokens] = expert.apply(kernels, np.ascontiguousarray(x[tokens]), gate)
+        parts = self._parts(kernels, x, chosen, gate)
         out: Floats = parts[0] * weights[:, :1]
         for rank in range(1, self.used):  # in order of rank, so that company changes no sum
             out += parts[rank] * weights[:, rank : rank + 1]
@@ -124,10 +131,29 @@ class Experts:
             out += opened * self.shared.apply(kernels, x, gate)
         return out
 
+    def _parts(self, kernels: Kernels, x: Floats, chosen: npt.NDArray[np.int64], gate: str) -> Floats:
+        """What each of its experts gives a token, (used, tokens, hidden)."""
+        if self.nested is not None:
+            for listener in self.listeners:
+                listener(self.layer, chosen)
+            return self.nested.apply(kernels, x, chosen, gate)
+        parts = np.empty((self.used, *x.shape), np.float32)
+        coming = self.experts.ask(np.unique(chosen).tolist())
+        for listener in self.listeners:
+            listener(self.layer, chosen)
+        for number, expert in coming:
+            tokens, ranks = np.nonzero(chosen == number)
+            parts[ranks, tokens] = expert.apply(kernels, np.ascontiguousarray(x[tokens]), gate)
+        return parts
 
-def read_experts(tensors: Tensors, layer: str, config: Mapping[str, Any]) -> Experts | None:
-    """The experts of a layer; None where its feed-forward part is dense. Raises BadArtifact where parts are missing or
-    do not fit."""
+
+def read_experts(
+    tensors: Tensors, layer: str, config: Mapping[str, Any], products: PlaneProducts | None = None
+) -> Experts | None:
+    """The experts of a layer; None where its feed-forward part is dense. products: multiply those in nested bits.
+
+    Raises BadArtifact where parts are missing or do not fit.
+    """
     found = [
         (f"{layer}.{place}", names) for place, names in _PLACES if f"{layer}.{place}.gate.weight" in tensors
     ]
@@ -140,7 +166,10 @@ def read_experts(tensors: Tensors, layer: str, config: Mapping[str, Any]) -> Exp
         raise BadArtifact(f"{name}: a token cannot use {used} of {router.rows} experts")
     experts: ExpertsOfLayer
     number = int(re.findall(r"\d+", layer)[-1])
-    if isinstance(tensors, ExpertCache):
+    nested: NestedExperts | None = None
+    if products is not None and is_nested(tensors, f"{name}.experts"):
+        nested, experts = _nested(tensors, name, number, router.rows, products), HeldExperts()
+    elif isinstance(tensors, ExpertCache):
         _check_parts(tensors, [f"{name}.experts.{each}" for each in range(router.rows)], names)
         experts = CalledExperts(tensors, number, f"{name}.experts", names)
     elif f"{name}.experts.gate_up_proj" in tensors:
@@ -158,7 +187,23 @@ def read_experts(tensors: Tensors, layer: str, config: Mapping[str, Any]) -> Exp
         config.get("model_type") == "mixtral" or bool(config.get("norm_topk_prob")),
         _expert(tensors, f"{name}.shared_expert", names) if shared else None,
         read_projection(tensors, f"{name}.shared_expert_gate") if shared else None,
+        nested=nested,
     )
+
+
+def _nested(tensors: Tensors, name: str, layer: int, count: int, products: PlaneProducts) -> NestedExperts:
+    stem = f"{name}.experts"
+    shapes = read_shapes(tensors, stem, count)
+    source: PlaneSource
+    if isinstance(tensors, PlaneCache):
+        source = CalledPlanes(tensors, layer, stem)
+    else:
+        numbers = range(shapes.gate.planes + 1)
+        source = HeldPlanes(
+            [[plane_of(tensors, stem, expert, each) for each in numbers] for expert in range(count)]
+        )
+    bits = read_bit_router(tensors, name, count, shapes.gate.planes + 1)
+    return NestedExperts(layer, shapes, source, bits, products)
 
 
 def read_dense(tensors: Tensors, name: str) -> Expert:
