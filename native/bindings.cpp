@@ -245,6 +245,7 @@ NB_MODULE(_core, m) {
     nb::class_<Core>(m, "Core")
         .def(nb::init<int, const std::string&>())
         .def_prop_ro("name", [](const Core& core) { return core.kernels->name; })
+        .def("most_bytes", [](Core& core) { return core.pool.most_bytes(); })
         .def("linear", &linear)
         .def("unpack", &unpack)
         .def("quantize", &quantize)

@@ -192,11 +192,31 @@ void* Pool::scratch(int slot, size_t bytes) {
     Block& block = state_->blocks[slot];
     if (block.size < bytes) {
         std::free(block.data);
+        count(0, block.size);
         block = Block{};
         size_t rounded = (bytes + 4095) / 4096 * 4096;
         block.data = std::aligned_alloc(64, rounded);
         if (!block.data) throw std::bad_alloc();
         block.size = rounded;
+        count(rounded, 0);
     }
     return block.data;
+}
+
+Pool::Room::Room(Pool& pool, ptrdiff_t floats)
+    : pool_(pool), bytes_((size_t)floats * sizeof(float)), floats_(new float[(size_t)floats]) {
+    pool_.count(bytes_, 0);
+}
+
+Pool::Room::~Room() { pool_.count(0, bytes_); }
+
+void Pool::count(size_t more, size_t less) {
+    bytes_ += more - less;
+    if (bytes_ > most_) most_ = bytes_;
+}
+
+size_t Pool::most_bytes() {
+    const size_t most = most_;
+    most_ = bytes_;
+    return most;
 }

@@ -6,6 +6,7 @@
 // it waits for.
 #pragma once
 #include <cstddef>
+#include <memory>
 
 class Pool {
   public:
@@ -38,10 +39,30 @@ class Pool {
     // thread, and slot threads() for what they share. Throws std::bad_alloc.
     void* scratch(int slot, size_t bytes);
 
+    // Floats for the length of a call, counted with what scratch() keeps.
+    class Room {
+      public:
+        Room(Pool& pool, ptrdiff_t floats);
+        ~Room();
+        Room(const Room&) = delete;
+        Room& operator=(const Room&) = delete;
+        float* get() const { return floats_.get(); }
+
+      private:
+        Pool& pool_;
+        size_t bytes_;
+        std::unique_ptr<float[]> floats_;
+    };
+
+    // Most bytes that were in use at once since the last call of this.
+    size_t most_bytes();
+
   private:
     struct State;
+    void count(size_t more, size_t less);
     void run(ptrdiff_t count, void (*work)(void*, ptrdiff_t, int), void* context);
 
     int threads_;
     State* state_;
+    size_t bytes_ = 0, most_ = 0;
 };

@@ -1,7 +1,6 @@
 #include "stack.h"
 
 #include <algorithm>
-#include <memory>
 
 namespace ops {
 namespace {
@@ -35,9 +34,9 @@ void run_blocks(Pool& pool, const KernelTable& k, const Stack& stack, const Step
     ptrdiff_t widest = 0;
     for (const Block& block : stack.blocks) widest = std::max(widest, block.widen.rows());
     const ptrdiff_t feed_rows = std::min(tokens, FEED_ROWS);
-    auto room = [](ptrdiff_t floats) { return std::unique_ptr<float[]>(new float[(size_t)floats]); };
-    const auto normal = room(tokens * hidden), joint = room(tokens * joint_width), mixed = room(tokens * mixed_width);
-    const auto wide = room(feed_rows * widest), gate = room(feed_rows * widest / 2);
+    const Pool::Room normal(pool, tokens * hidden), joint(pool, tokens * joint_width);
+    const Pool::Room mixed(pool, tokens * mixed_width), wide(pool, feed_rows * widest);
+    const Pool::Room gate(pool, feed_rows * widest / 2);
     bool first = true;
     for (const Block& block : stack.blocks) {
         rms_norm(pool, k, states, first ? nullptr : update, block.attention_gamma, stack.epsilon, tokens, hidden,

@@ -12,7 +12,7 @@ import typer
 
 from ondevice.cli.network import run_pictures
 from ondevice.cli.output import AsJson, Cache, ExpertMemory, KeyFile, Threads, console, notes, print_json
-from ondevice.errors import BadInput
+from ondevice.cli.speculate import dry_runs
 
 
 def run(
@@ -53,9 +53,12 @@ def run(
     speculate: Annotated[
         str | None,
         typer.Option(
-            help="Check guesses several in a pass: auto, lookup, or a smaller model that writes ahead."
+            help="Check guesses several in a pass: auto, lookup, a folder of heads, or a smaller model."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --speculate: what trees of guesses would take and gain.")
+    ] = False,
     prompt_cache: Annotated[
         Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
     ] = None,
@@ -77,20 +80,22 @@ def run(
     from ondevice.runtime.decode.sampling import Sampling
     from ondevice.verbs.run import open_within
     from ondevice.verbs.run import prompt_cache as cached
-    from ondevice.verbs.speculate import speculate as attach
 
-    if memory and speculate not in (None, "auto", "lookup"):
-        raise BadInput("a draft model is not planned for under --memory; take --speculate lookup")
+    if dry_run:
+        dry_runs(model, speculate, memory, context, cache, threads, as_json)
+        return
     sampling = Sampling(temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition=repetition, seed=seed)
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     with (
-        open_within(model, memory, expert_memory=expert_memory, **opening, keep=2) as session,
+        open_within(
+            model, memory, expert_memory=expert_memory, **opening, keep=2, draft=speculate
+        ) as session,
         cached(session, model, prompt_cache) if prompt_cache else nullcontext(),
     ):
         if memory or expert_memory:
             say_residency(session)
-        guessed = attach(session, speculate, threads=threads) if speculate else None
+        guessed = session.engine.speculation
         given = prompt if prompt is not None else " ".join(texts or [])
         if not given and session.template is not None and sys.stdin.isatty() and not as_json:
             chat(session, system, settings)

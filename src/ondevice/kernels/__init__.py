@@ -113,6 +113,10 @@ class Kernels(Decoding):
             return None
         return Stack(self._core, layers, hidden=hidden, heads=heads, epsilon=epsilon, gate=gate)
 
+    def most_bytes(self) -> int:
+        """The most memory that the compiled core took for itself at once since this was last asked; 0 without it."""
+        return 0 if self._core is None else int(self._core.most_bytes())
+
     def unpack(self, layer: Linear) -> None:
         """Keep a layer's tiles unpacked to int8 from now on: up to a tenth faster for 128 rows, and a byte a weight.
 

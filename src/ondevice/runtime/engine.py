@@ -104,7 +104,7 @@ class Engine:
             raise BadInput("an encoder-decoder is not speculated with; leave speculation out")
         self.speculation = speculation
         self._reader = decoder if isinstance(decoder, EncoderDecoder) else None
-        self.decoder, self._chunk, self.kept = decoder, chunk, Prefixes(0 if self._reader else keep)
+        self.decoder, self.chunk, self.kept = decoder, chunk, Prefixes(0 if self._reader else keep)
         self.reused = 0  # tokens of prompts that need not be read again, since the start
         self._numbers = count()
         self._texts: dict[int, _Text] = {}
@@ -218,8 +218,9 @@ class Engine:
             if isinstance(self.decoder, EncoderDecoder) or self.decoder.streams:
                 share = LARGEST + 1
             chosen = [part.states[part.row : part.row + share] for part in going]
-            for part, logits in zip(going, self._logits(parts, chosen), strict=True):
-                written += self._go_on(part, logits)
+            found = self._logits(parts, chosen)
+            for part in going:
+                written += self._go_on(part, found.pop(0))
             going = [part for part in going if part.row >= 0]
         for part in parts:
             if part.text.number in self._texts:
@@ -276,7 +277,7 @@ class Engine:
         deep = min(text.left - 1, self.decoder.context - len(text.tokens))
         if self.decoder.cache.free_tokens < 2 * PAGE * len(self._texts):
             deep = min(deep, -len(text.tokens) % PAGE)  # on the page that is needed anyway
-        most = self.speculation.pace.guesses()
+        most = self.speculation.pace.guesses(len(self._texts))
         return text.guesser.guess(text.tokens, most).cut(deep) if most > 0 and deep > 0 else Tree.chain([])
 
     def stream(
@@ -306,7 +307,7 @@ class Engine:
     def _batch(self) -> list[_Part]:
         """Who reads what in this step, room for it reserved."""
         wanted: list[_Part] = []
-        room, waits = self._chunk, False
+        room, waits = self.chunk, False
         for text in self._texts.values():
             if text.writing:
                 wanted.append(_Part(text, text.tokens[-1:], self._guesses(text), True))

@@ -93,6 +93,7 @@ def open_within(
     keep: int = 0,
     cache: CacheDtype = "float16",
     key_file: str | Path | None = None,
+    draft: str | None = None,
 ) -> LanguageSession:
     """A session on a language model for one text at a time, in a process that stays within so much memory.
 
@@ -101,20 +102,25 @@ def open_within(
     are read when they are called, and the session's `expert_plan` says so; of other models some weights are streamed
     from storage for every token, and its `residency` says which. expert_memory: such as "2GB", of the experts alone;
     the session's `experts.stats` tell what became of it. keep: how many texts that have ended a new one may go on from.
-    cache, key_file: see `ondevice.open_language`. Raises BudgetNotMet where it does
-    not fit, with what would.
+    cache, key_file: see `ondevice.open_language`. draft: see `ondevice.speculate`; what it
+    takes is planned for too. Raises BudgetNotMet where it does not fit, with what would; BadInput for expert_memory
+    with a dense model, or too little for one token.
     """
     from ondevice.backends.language import LanguageSession, read_files
     from ondevice.backends.native import processors
     from ondevice.devices.budget import parse_bytes
+    from ondevice.verbs.speculate import reserved, speculate
 
     check_settings(threads, context, cache)
     files = read_files(language_folder(model) or Path(model), key_file)
     opening: dict[str, Any] = {"threads": threads or processors(), "keep": keep, "cache": cache}
-    limit = None if memory is None else parse_bytes(memory, "memory")
+    limit = None if memory is None else parse_bytes(memory, "memory") - reserved(draft, model, files.config)
     of_experts = None if expert_memory is None else parse_bytes(expert_memory, "expert memory")
     opening |= _planned(files, limit, of_experts, {"context": context, "cache_dtype": cache})
-    return LanguageSession.of(files, **opening)
+    session = LanguageSession.of(files, **opening)
+    if draft is not None:
+        speculate(session, draft, model=model, threads=threads)
+    return session
 
 
 def _planned(

@@ -142,13 +142,15 @@ class Pace:
     """How many guesses are worth their time, from how often they were right and how long steps took.
 
     Tokens do not depend on it. right, tried: by how far ahead a guess was. The time of a step is taken as a line over
-    the tokens that it reads; old observations fade.
+    the tokens that it reads, one up to eight, which kernels treat alike, and one beyond; old observations fade.
     """
 
     most: int = MOST
     right: list[float] = field(default_factory=list)
     tried: list[float] = field(default_factory=list)
-    _sums: list[float] = field(default_factory=lambda: [0.0] * 5)
+    _sums: list[list[float]] = field(
+        default_factory=lambda: [[0.0] * 5, [0.0] * 5]
+    )  # of short steps, and of others
     _turn: int = 0
 
     def __post_init__(self) -> None:
@@ -167,23 +169,33 @@ class Pace:
             found.append(total)
         return found
 
-    def guesses(self) -> int:
-        """How many to ask for next."""
+    def guesses(self, texts: int = 1) -> int:
+        """How many to ask for next, where so many texts are written side by side."""
         self._turn += 1
+        best = self._best(texts)
         if self._turn % 16 == 0:  # steps of one length say nothing of others
-            return self.most if self._turn % 32 else 1
-        return self._best()
+            return self._other(best)
+        return best
 
-    def _best(self) -> int:
-        """So many that most tokens a second come out."""
-        count, rows, seconds, squares, both = self._sums
-        spread = squares * count - rows * rows
-        if spread <= 1e-6 * count * count:
-            return min(self.most, MOST)
-        slope = max(0.0, (both * count - rows * seconds) / spread)
-        base = max(1e-9, (seconds - slope * rows) / count)
-        speeds = [tokens / (base + slope * (1 + n)) for n, tokens in enumerate(self.expected)]
-        return max(range(len(speeds)), key=lambda n: speeds[n])
+    def _other(self, best: int) -> int:
+        return self.most if self._turn % 32 else 1
+
+    def _best(self, texts: int) -> int:
+        """So many that most tokens a second come out; those whose time is not known are left out."""
+        speeds = {}
+        for n, tokens in enumerate(self.expected):
+            if seconds := self._seconds(texts * (1 + n)):
+                speeds[n] = tokens / seconds
+        return max(speeds, key=lambda n: speeds[n]) if len(speeds) > 1 else min(self.most, MOST)
+
+    def _seconds(self, rows: int) -> float | None:
+        """Of a step over so many tokens; None where none like it was seen."""
+        count, total, seconds, squares, both = self._sums[rows > MOST + 1]
+        if count < 1:
+            return None
+        spread = squares * count - total * total
+        slope = max(0.0, (both * count - total * seconds) / spread) if spread > 1e-6 * count * count else 0.0
+        return max(1e-9, (seconds + slope * (rows * count - total)) / count)
 
     def judged(self, guessed: int, right: int) -> None:
         """Of one step's guesses, so many were right, the first ones."""
@@ -198,18 +210,20 @@ class Pace:
     def timed(self, rows: int, seconds: float) -> None:
         """A step over so many tokens took so long."""
         seen = (1.0, float(rows), seconds, float(rows * rows), rows * seconds)
-        self._sums = [0.98 * old + new for old, new in zip(self._sums, seen, strict=True)]
+        which = rows > MOST + 1
+        self._sums[which] = [0.98 * old + new for old, new in zip(self._sums[which], seen, strict=True)]
 
 
 @dataclass
 class TreePace(Pace):
     """How many nodes are worth their time, and which, from how often candidates of each depth and rank were right.
 
-    rates: (depths, ranks), what is known before; it counts as so many observations. most: nodes. Tokens do not depend
-    on any of it.
+    rates: (depths, ranks), what is known before; it counts as so many observations. most: nodes. fixed: so many
+    always. Tokens do not depend on any of it.
     """
 
     rates: Rates = field(default_factory=lambda: np.full((1, 1), 0.5))
+    fixed: bool = False
     _grown: list[tuple[Path, float]] = field(default_factory=list)
     _right: Rates = field(default_factory=lambda: np.zeros((1, 1)))
     _tried: Rates = field(default_factory=lambda: np.zeros((1, 1)))
@@ -225,12 +239,11 @@ class TreePace(Pace):
     def expected(self) -> list[float]:
         return expected_tokens(self._grown)
 
-    def guesses(self) -> int:
-        best = self._best()
-        self._turn += 1
-        if self._turn % 16 == 0:  # steps of one length say nothing of others
-            return min(self.most, 2 * best + 2) if self._turn % 32 else best // 2
-        return best
+    def guesses(self, texts: int = 1) -> int:
+        return self.most if self.fixed else super().guesses(texts)
+
+    def _other(self, best: int) -> int:
+        return min(self.most, 2 * best + 2) if self._turn % 32 else best // 2
 
     def shape(self, nodes: int) -> Shape:
         """Of the best tree of so many nodes."""

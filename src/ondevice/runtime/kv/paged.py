@@ -29,7 +29,8 @@ class CacheFull(BadInput):
 class PagedCache:
     """Room for `tokens` tokens, in whole pages, of all sequences together.
 
-    heads: key-value heads. bytes_used and nbytes: what pages in use, and all pages, take.
+    heads: key-value heads. bytes_used, most_bytes and nbytes: what pages in use, the most that were in use at once, and
+    all pages take.
     """
 
     def __init__(
@@ -41,11 +42,16 @@ class PagedCache:
         self.layers = [LayerCache.empty(pages, heads, head_size, dtype) for _ in range(layers)]
         self._users = [0] * pages  # sequences that hold each page
         self._free = list(range(pages))[::-1]
+        self.most_bytes = 0
 
     @staticmethod
     def bytes_of(tokens: int, layers: int, heads: int, head_size: int, dtype: CacheDtype = "float16") -> int:
         """What a cache of so many tokens takes."""
         return -(-tokens // PAGE) * layers * heads * LayerCache.head_bytes(head_size, dtype)
+
+    @property
+    def dtype(self) -> CacheDtype:
+        return self.layers[0].dtype
 
     @property
     def page_bytes(self) -> int:
@@ -91,6 +97,7 @@ class PagedCache:
         if not self._free:
             raise CacheFull(self.tokens)
         page = self._free.pop()
+        self.most_bytes = max(self.most_bytes, self.bytes_used)
         self._users[page] = 1
         return page
 
