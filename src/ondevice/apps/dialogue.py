@@ -84,9 +84,12 @@ class SubtaskFlow:
 
     def say(self, text: str) -> None:
         """Go on with a text in the conversation. Raises BadInput where it is empty or the context does not hold it."""
-        ids = self._encode(text)
-        [logits] = self.decoder.step([(self._sequence, ids)])
-        self.tokens += ids
+        self.go_on(self._encode(text))
+
+    def go_on(self, tokens: Sequence[int]) -> None:
+        """The same with tokens."""
+        [logits] = self.decoder.step([(self._sequence, tokens)])
+        self.tokens += tokens
         self._logits = logits[0]
 
     def write(self, limit: int = 64, stop: str = "\n") -> str:

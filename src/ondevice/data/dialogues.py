@@ -125,9 +125,8 @@ def _conversation(rng: np.random.Generator, split: Split, turns: int) -> list[Tu
     fresh = True
     for _ in range(turns):
         kind = "shift" if fresh else str(rng.choice(["fact", "ask", "rewrite", "digits", "summary", "shift"]))
-        if kind in ("fact", "ask", "rewrite", "summary") and (
-            not owned or (kind == "fact" and len(owned) > 3)
-        ):
+        full = len(owned) > 3 or not _left(split, person, owned)
+        if kind in ("fact", "ask", "rewrite", "summary") and (not owned or (kind == "fact" and full)):
             kind = "digits"
         answers, need, reply = {"topic": "no"}, NONE, "ok"
         if kind == "shift":
@@ -137,7 +136,7 @@ def _conversation(rng: np.random.Generator, split: Split, turns: int) -> list[Tu
             owned = []
             fresh = False
         if kind in ("shift", "fact"):
-            thing, colour = _thing(rng, split, person, owned), str(rng.choice(COLOURS))
+            thing, colour = str(rng.choice(_left(split, person, owned))), str(rng.choice(COLOURS))
             owned.append((colour, thing))
             message = f"{person} has a {colour} {thing}"
         elif kind in ("ask", "rewrite"):
@@ -166,10 +165,10 @@ def _person(rng: np.random.Generator, but: str = "") -> str:
     return str(rng.choice([name for name in PEOPLE if name != but]))
 
 
-def _thing(rng: np.random.Generator, split: Split, person: str, owned: Sequence[tuple[str, str]]) -> str:
+def _left(split: Split, person: str, owned: Sequence[tuple[str, str]]) -> list[str]:
+    """Things of this side that the person does not have yet."""
     there = {thing for _, thing in owned}
-    found = [thing for thing in THINGS if thing not in there and _side(person, thing) == split]
-    return str(rng.choice(found or [thing for thing in THINGS if _side(person, thing) == split]))
+    return [thing for thing in THINGS if thing not in there and _side(person, thing) == split]
 
 
 def _side(person: str, thing: str) -> Split:
