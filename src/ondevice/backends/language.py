@@ -27,6 +27,7 @@ from ondevice.runtime.decode.spelling import Piece, Spelling
 from ondevice.runtime.decoder import FAMILIES, Decoder, Shape
 from ondevice.runtime.engine import Engine
 from ondevice.runtime.expert_memory import ExpertPlan, foresee
+from ondevice.runtime.moe.experts import Experts
 from ondevice.runtime.moe.predictor import PathPredictor
 from ondevice.runtime.projection import Tensors
 from ondevice.runtime.residency import CHUNK, Rates, ResidencyPlan, measure_rates
@@ -35,6 +36,7 @@ from ondevice.runtime.weights.experts import ExpertCache
 from ondevice.runtime.weights.gguf import tokenizer as gguf_tokenizer
 from ondevice.runtime.weights.gguf.container import is_gguf, read_container
 from ondevice.runtime.weights.gguf.model import GgufModel
+from ondevice.runtime.weights.planes import PlaneCache
 from ondevice.runtime.weights.safetensors import Checkpoint
 from ondevice.runtime.weights.source import Resident
 
@@ -159,7 +161,8 @@ class LanguageSession(Closing):
         session.residency, session.rates = residency, rates
         if called is not None and isinstance(decoder, Decoder):
             session.expert_plan, session.experts = experts, called
-            session.paths = foresee(decoder, called)
+            if not isinstance(called, PlaneCache):
+                session.paths = foresee(decoder, called)
         return session
 
     @cached_property
@@ -193,6 +196,26 @@ class LanguageSession(Closing):
         if not prompt:
             raise BadInput("the prompt is empty")
         return self._write(self.tokenizer.encode(prompt).ids, **settings)
+
+    def lean(self, quality: float) -> None:
+        """From now on have bit routers choose more bits (above 0) or fewer (below), see `runtime.moe.bits`.
+
+        Raises BadInput for a model without bit routers.
+        """
+        decoder = self.engine.decoder
+        feeds = [block.feed for block in decoder.blocks] if isinstance(decoder, Decoder) else []
+        routers = [
+            feed.nested.bits
+            for feed in feeds
+            if isinstance(feed, Experts) and feed.nested and feed.nested.bits
+        ]
+        if not routers:
+            raise BadInput(
+                "this model has no bit routers that quality could move; make one with "
+                "`ondevice fit MODEL --with matryoshka:widths=2..4,teach=100`"
+            )
+        for router in routers:
+            router.quality = quality
 
     def close(self) -> None:
         """Give back what the session holds."""

@@ -28,7 +28,13 @@ Cache = Annotated[
 ]
 ExpertMemory = Annotated[
     str | None,
-    typer.Option(help="Of a mixture: memory for experts, as in 2GB; the others are read when they are called."),
+    typer.Option(
+        help="Of a mixture: memory for experts, as in 2GB; the others are read when they are called."
+    ),
+]
+Quality = Annotated[
+    float | None,
+    typer.Option(help="Of experts in nested bits: 0 as they were taught, above it more bits, below fewer."),
 ]
 KeyFile = Annotated[Path | None, typer.Option(help="Of a sealed artifact: the file with its key.")]
 Threads = Annotated[int | None, typer.Option(help="Threads; all processors unless told otherwise.")]

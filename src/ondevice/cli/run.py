@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from ondevice.cli.network import run_pictures
-from ondevice.cli.output import AsJson, Cache, ExpertMemory, KeyFile, Threads, console, notes, print_json
+from ondevice.cli.output import (
+    AsJson,
+    Cache,
+    ExpertMemory,
+    KeyFile,
+    Quality,
+    Threads,
+    console,
+    notes,
+    print_json,
+)
 from ondevice.cli.speculate import dry_runs
 
 
@@ -50,6 +60,7 @@ def run(
         ),
     ] = None,
     expert_memory: ExpertMemory = None,
+    quality: Quality = None,
     speculate: Annotated[
         str | None,
         typer.Option(
@@ -89,7 +100,7 @@ def run(
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     with (
         open_within(
-            model, memory, expert_memory=expert_memory, **opening, keep=2, draft=speculate
+            model, memory, expert_memory=expert_memory, **opening, keep=2, draft=speculate, quality=quality
         ) as session,
         cached(session, model, prompt_cache) if prompt_cache else nullcontext(),
     ):

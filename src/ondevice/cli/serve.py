@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ondevice.cli.output import Cache, ExpertMemory, KeyFile, Threads, notes
+from ondevice.cli.output import Cache, ExpertMemory, KeyFile, Quality, Threads, notes
 
 
 def serve(
@@ -29,8 +29,10 @@ def serve(
         str | None, typer.Option(help="Most memory of the process, as in 600MB; weights are streamed to fit.")
     ] = None,
     expert_memory: ExpertMemory = None,
+    quality: Quality = None,
     speculate: Annotated[
-        str | None, typer.Option(help="Check guesses several in a pass: auto, lookup, heads, or a smaller model.")
+        str | None,
+        typer.Option(help="Check guesses several in a pass: auto, lookup, heads, or a smaller model."),
     ] = None,
     key_file: KeyFile = None,
     threads: Threads = None,
@@ -46,5 +48,10 @@ def serve(
         soft_wrap=True,
     )
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "memory": memory}
-    opening |= {"expert_memory": expert_memory, "key_file": key_file, "speculate": speculate}
+    opening |= {
+        "expert_memory": expert_memory,
+        "key_file": key_file,
+        "speculate": speculate,
+        "quality": quality,
+    }
     run(model, host=host, port=port, key=key, name=name, **opening)

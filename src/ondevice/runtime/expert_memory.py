@@ -24,6 +24,13 @@ from ondevice.runtime.projection import Tensors
 from ondevice.runtime.weights.eviction import FrequencyOverDistance
 from ondevice.runtime.weights.experts import ExpertCache, check_memory, experts_of, least_memory
 from ondevice.runtime.weights.extents import Extents
+from ondevice.runtime.weights.planes import (
+    PlaneCache,
+    check_plane_memory,
+    has_planes,
+    least_for_planes,
+    planes_of,
+)
 
 CHUNK = 512  # tokens of a prompt in a step: each step calls most experts once
 _CONTEXT = 2048  # tokens, where none is asked for and the model has more
@@ -33,7 +40,8 @@ _SLACK = 24_000_000  # bytes: what is imported later, threads, and what the allo
 @dataclass(frozen=True)
 class ExpertPlan:
     """Bytes. process: held before. kept: weights that are no experts. experts: of the buffer; whole: of all experts.
-    working: of a step. cache: for `context` tokens. used: experts a token; layers: of the decoder."""
+    working: of a step. cache: for `context` tokens. used: experts a token; layers: of the decoder. nested: whether
+    planes of experts are read, not experts."""
 
     process: int
     kept: int
@@ -44,6 +52,7 @@ class ExpertPlan:
     context: int
     used: int
     layers: int
+    nested: bool = False
 
     @property
     def total(self) -> int:
@@ -60,6 +69,8 @@ class ExpertPlan:
         self, tensors: Tensors, *, storage: Storage | None = None, timeline: Timeline | None = None
     ) -> ExpertCache:
         """Load what stays."""
+        if self.nested:
+            return PlaneCache(tensors, self.experts, layers=self.layers, storage=storage, timeline=timeline)
         return ExpertCache(
             tensors, self.experts, used=self.used, policy=FrequencyOverDistance(self.layers), storage=storage,
             timeline=timeline,
@@ -86,10 +97,11 @@ def plan_experts(
     if experts is None and limit is None:
         raise BadInput("give the memory for experts, or a limit for all")
     shape, used = Shape.of(config), int(config.get("num_experts_per_tok") or 2)
-    units = experts_of(tensors)
+    nested = has_planes(tensors)
+    units = planes_of(tensors) if nested else experts_of(tensors)
     of_experts = {part.tensor for parts in units.values() for part in parts}
     whole = sum(Extents(parts).nbytes for parts in units.values())
-    least = least_memory(units, used)
+    least = least_for_planes(units) if nested else least_memory(units, used)
     kept = sum(_nbytes(tensors[name]) for name in tensors if name not in of_experts)
     tokens = min(context or _CONTEXT, shape.positions)
     working = working_bytes(shape, config, min(CHUNK, tokens)) + 4 * used * min(CHUNK, tokens) * shape.hidden
@@ -97,17 +109,22 @@ def plan_experts(
     cache = PagedCache.bytes_of(tokens, shape.layers, shape.cached_heads, shape.head_size, cache_dtype)
     held = resident_bytes() if process is None else process
     fixed = held + kept + working + cache
-    if limit is not None and fixed + (experts or least) > limit:
+    wanted = fixed + (experts or least)
+    if limit is not None and wanted > limit:
+        parts = {
+            "process and tokenizer": held, "weights that are no experts": kept, "work on a step": working,
+            f"a context of {tokens} tokens": cache, "experts": experts or least,
+        }  # fmt: skip
+        said = ", ".join(f"{amount(size, 'bytes')} for {name}" for name, size in parts.items())
         raise BudgetNotMet(
-            f"{amount(held, 'bytes')} of process and tokenizer, {amount(kept, 'bytes')} of weights that are no "
-            f"experts, {amount(working, 'bytes')} for a step, {amount(cache, 'bytes')} for a context of {tokens} tokens "
-            f"and {amount(experts or least, 'bytes')} for experts make {amount(fixed + (experts or least), 'bytes')}, more "
-            f"than {amount(limit, 'bytes')}",
-            limit="memory",
+            f"{said} make {amount(wanted, 'bytes')}, more than {amount(limit, 'bytes')}", limit="memory"
         )
     room = experts if experts is not None else (limit or 0) - fixed
-    check_memory(units, used, room)
-    return ExpertPlan(held, kept, min(room, whole), whole, working, cache, tokens, used, shape.layers)
+    if nested:
+        check_plane_memory(units, room)
+    else:
+        check_memory(units, used, room)
+    return ExpertPlan(held, kept, min(room, whole), whole, working, cache, tokens, used, shape.layers, nested)
 
 
 def foresee(decoder: Decoder, cache: ExpertCache, predictor: PathPredictor | None = None) -> PathPredictor:

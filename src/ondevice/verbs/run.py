@@ -94,6 +94,7 @@ def open_within(
     cache: CacheDtype = "float16",
     key_file: str | Path | None = None,
     draft: str | None = None,
+    quality: float | None = None,
 ) -> LanguageSession:
     """A session on a language model for one text at a time, in a process that stays within so much memory.
 
@@ -103,7 +104,8 @@ def open_within(
     from storage for every token, and its `residency` says which. expert_memory: such as "2GB", of the experts alone;
     the session's `experts.stats` tell what became of it. keep: how many texts that have ended a new one may go on from.
     cache, key_file: see `ondevice.open_language`. draft: see `ondevice.speculate`; what it
-    takes is planned for too. Raises BudgetNotMet where it does not fit, with what would; BadInput for expert_memory
+    takes is planned for too. quality: see `LanguageSession.lean`.
+    Raises BudgetNotMet where it does not fit, with what would; BadInput for expert_memory
     with a dense model, or too little for one token.
     """
     from ondevice.backends.language import LanguageSession, read_files
@@ -120,6 +122,8 @@ def open_within(
     session = LanguageSession.of(files, **opening)
     if draft is not None:
         speculate(session, draft, model=model, threads=threads)
+    if quality is not None:
+        session.lean(quality)
     return session
 
 

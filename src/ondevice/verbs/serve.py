@@ -35,6 +35,7 @@ def serve(
     expert_memory: str | int | None = None,
     key_file: str | Path | None = None,
     speculate: str | None = None,
+    quality: float | None = None,
     limits: Limits | None = None,
 ) -> None:
     """Serve a model until the process is told to stop; running answers are finished first, within a limit.
@@ -46,6 +47,7 @@ def serve(
     `ondevice.open_language`. memory, expert_memory: most of the process, and of a mixture's experts alone, see
     `ondevice.verbs.run.open_within`; either holds the cache of one such text, which all share. key_file: of
     a sealed artifact. speculate: check guesses several in a pass, see `ondevice.speculate`; answers are the same.
+    quality: of a model with bit routers, see `LanguageSession.lean`.
     """
     if host not in ("127.0.0.1", "::1", "localhost") and not key:
         raise BadInput(f"--host {host} lets other machines in; set a key that they must send")
@@ -60,7 +62,7 @@ def serve(
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     api = application(
         model, key=key, name=name, memory=memory, expert_memory=expert_memory,
-        speculate=speculate, limits=limits, **opening,
+        speculate=speculate, quality=quality, limits=limits, **opening,
     )  # fmt: skip
     uvicorn.run(
         api.app(),
@@ -87,6 +89,7 @@ def application(
     expert_memory: str | int | None = None,
     key_file: str | Path | None = None,
     speculate: str | None = None,
+    quality: float | None = None,
     limits: Limits | None = None,
 ) -> Api:
     """What `serve` serves: `.app()` is an ASGI application for any server."""
@@ -99,7 +102,8 @@ def application(
     embedding = None if language_folder(model) else _embedding_session(model, threads)
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     served = Served(
-        name, _embedder(embedding) if embedding else _writer(model, memory, expert_memory, speculate, **opening)
+        name,
+        _embedder(embedding) if embedding else _writer(model, memory, expert_memory, speculate, quality, **opening),
     )
     return Api(served, key=key, limits=limits)
 
@@ -114,6 +118,7 @@ def _writer(
     memory: str | int | None,
     expert_memory: str | int | None,
     draft: str | None,
+    quality: float | None,
     **opening: Any,
 ) -> Writer:
     from ondevice.runtime.engine import Engine
@@ -128,6 +133,8 @@ def _writer(
         session = open_language(model, texts=_TOGETHER, **opening)
         guesses = speculate(session, draft, model=model, threads=opening["threads"]) if draft else None
         engine = Engine(session.engine.decoder, keep=_KEPT, speculation=guesses)
+    if quality is not None:
+        session.lean(quality)
     return Writer(engine, session.tokenizer, session.template, session.ends)
 
 

@@ -26,6 +26,7 @@ from ondevice.layers.nested import NestedLinear
 from ondevice.models.model import Model
 from ondevice.numerics.nested import LARGEST, NestedMatrix, SignPlane, check_widths, shift_of
 from ondevice.numerics.tiles import check_format
+from ondevice.train.bits import teach_bits
 
 _ROUNDS = 3  # of signs for given scales and scales for given signs: the first two lower the error by a tenth
 
@@ -37,16 +38,22 @@ class Matryoshka(Technique):
     widths: consecutive, as in "2..4". group_size: inputs that share a scale, a multiple of 32; columns that it does not
     divide are padded with zeros. layers: a shell pattern of layer names; the runtime reads nested experts.
 
+    teach: steps for which routers learn how many bits a token needs of each expert (`train.bits`), on the calibration
+    texts; 100 do for a small model. 0: every token runs at all bits.
+
     Inputs that calibration never saw (an expert that no text was sent to) leave their weights rounded as they are.
     """
 
     widths: str = "2..4"
     group_size: int = 32
     layers: str = "*.experts.*"
+    teach: int = 0
 
     def __post_init__(self) -> None:
         check_widths(self.bits)
         check_format(1, 1, self.bits[0], self.group_size)
+        if self.teach < 0:
+            raise BadInput(f"teach is a number of steps, not {self.teach}")
 
     @property
     def bits(self) -> tuple[int, ...]:
@@ -84,7 +91,11 @@ class Matryoshka(Technique):
                 inputs = prepared[id(seen)] = layer_inputs(layer, seen)
             return NestedLinear(nest(layer.weight, self.bits, self.group_size, inputs))
 
-        return model.replace(nn.Linear, self.layers, by=nested)
+        result = model.replace(nn.Linear, self.layers, by=nested)
+        if not self.teach:
+            return result
+        ids = [token for window in model.windows(calibration.texts) for token in window.ids]
+        return teach_bits(result, model.module, np.array(ids, np.int64), steps=self.teach)
 
 
 def nest(weight: torch.Tensor, widths: tuple[int, ...], group_size: int, inputs: Inputs) -> NestedMatrix:

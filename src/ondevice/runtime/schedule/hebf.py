@@ -1,7 +1,7 @@
 """In which order a layer's planes are read, so that products wait for reads as little as possible.
 
 Knows jobs: a plane of an expert takes so long to read and, once it is there, so long to multiply for the tokens that
-need it. Knows nothing of files or kernels. The disk serves one read after another, products follow in the same order; planes
+need it. Knows nothing of files or kernels. The disk serves one read after another, products follow in its order; planes
 of an expert come lowest first. That is a flow shop of two machines whose jobs form chains.
 
 Sources: hottest expert's bits first (HEBF), D2MoE; Johnson 1954, "Optimal two- and three-stage production schedules";

@@ -46,6 +46,11 @@ class LowPlanesLast(Policy):
         return -unit[2] * (self._layers + 1) - distance
 
 
+def has_planes(tensors: Tensors) -> bool:
+    """Whether some experts are stored in nested bits."""
+    return any((found := _OF_PLANE.match(name)) is not None and found[3] is not None for name in tensors)
+
+
 def planes_of(tensors: Tensors) -> dict[Unit, list[Part]]:
     """The parts of each plane by (layer, expert, plane), as they lie in a file. Raises BadInput where experts are not
     stored in nested bits."""
@@ -78,6 +83,16 @@ def least_for_planes(units: Mapping[Unit, Sequence[Part]]) -> int:
     return max(*bases.values(), *(_room(each, largest) for each in whole.values()))
 
 
+def check_plane_memory(units: Mapping[Unit, Sequence[Part]], memory: int) -> None:
+    """Raise BadInput for a buffer that is smaller than the least."""
+    least = least_for_planes(units)
+    if memory < least:
+        raise BadInput(
+            f"{amount(memory, 'bytes')} of memory for experts do not hold the lowest width of one layer's experts; "
+            f"give {least} bytes or more"
+        )
+
+
 def hottest_first(needs: Sequence[Need]) -> list[Need]:
     """The order of `schedule.hebf`."""
     return _ordered(hebf, needs)
@@ -107,12 +122,7 @@ class PlaneCache(ExpertCache):
         timeline: Timeline | None = None,
     ) -> None:
         units = planes_of(tensors)
-        least = least_for_planes(units)
-        if memory < least:
-            raise BadInput(
-                f"{amount(memory, 'bytes')} of memory for experts do not hold the lowest width of one layer's "
-                f"experts; give {amount(least, 'bytes')} ({least} bytes) or more"
-            )
+        check_plane_memory(units, memory)
         self.order = order
         super().__init__(
             tensors, memory, used=1, units=units, policy=policy or LowPlanesLast(layers), storage=storage,
