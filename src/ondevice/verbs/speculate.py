@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ondevice.runtime.decoder import Decoder
 
 _HEADS = "medusa-heads"  # of the zoo
+_STREAMED = 15  # nodes where weights are streamed, as logits of all are made at once then
 
 
 def speculate(
@@ -47,7 +48,7 @@ def speculate(
 
     engine, decoder = session.engine, _decoder(session)
     if heads := find_heads(decoder.shape.hidden, draft, model):
-        nodes = LARGEST
+        nodes = _STREAMED if decoder.streams else LARGEST
         if budget is not None:
             plan = choose_tree(plan_trees(session, heads), budget, least=1.0 + 1e-9)
             nodes, heads = len(plan.paths), heads.first(plan.heads)
@@ -131,7 +132,8 @@ def reserved(draft: str | None, model: str | Path, config: Mapping[str, Any]) ->
     if heads is None:
         return 0
     memory = generation_memory(how, LARGEST, len(heads.layers))
-    return memory.candidates + memory.heads + 4 * len(heads.layers) * how.vocabulary
+    logits = 4 * how.vocabulary * (len(heads.layers) + 2 * (_STREAMED + 1))
+    return memory.candidates + memory.heads + logits
 
 
 def _decoder(session: LanguageSession) -> Decoder:

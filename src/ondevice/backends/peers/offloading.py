@@ -19,11 +19,14 @@ import numpy as np
 from ondevice.artifact import Artifact
 from ondevice.devices.storage import Storage, ThrottledStorage, Ticket
 from ondevice.errors import BadInput
-from ondevice.kernels import Kernels
+from ondevice.kernels import PAGE, Kernels
 from ondevice.measure.apart import Opened
 from ondevice.measure.confine import Confined
 from ondevice.measure.sidebyside import drop_cached
 from ondevice.measure.timeline import Timeline
+from ondevice.runtime.decode.memory_model import Generation, generation_memory
+from ondevice.runtime.decode.replay import Trace, replay
+from ondevice.runtime.decode.tree import Rates
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.io import FileStorage, huge_pages
 from ondevice.runtime.residency import Locking, measure_rates, plan_residency
@@ -51,6 +54,15 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Guesses:
+    """Speculation by a record: trees of so many nodes, of heads with these rates, that came true as the trace says."""
+
+    trace: Trace
+    rates: Rates
+    nodes: int
+
+
+@dataclass(frozen=True)
 class Policy:
     """How weights get into memory. mapped: by the system; else streamed, with this locking, ahead or not."""
 
@@ -65,8 +77,10 @@ def open_native(
     limit: int,
     confined: Confined | None = None,
     bandwidth: float | None = None,
+    guesses: Guesses | None = None,
 ) -> Opened:
-    """An artifact on our runtime within so many bytes. bandwidth: of a storage throttled to it, bytes/s.
+    """An artifact on our runtime within so many bytes. bandwidth: of a storage throttled to it, bytes/s. guesses: tokens are
+    written several in a pass, as a record of another model says.
 
     The last word is a dict: tokens written; bytes read a pass ("read") and seconds of a pass in which the disk was
     busy, computation waited, or went on; of what is streamed the plan's bytes, the rate of reads, and the seconds of a
@@ -75,6 +89,12 @@ def open_native(
     if confined:
         confined.enter()
     artifact, kernels, timeline = Artifact(folder), Kernels(load.threads), Timeline()
+    context, extra = load.context, 0
+    if guesses:  # a pass may write beyond; heads, candidates and more logits are not among the weights
+        context += len(guesses.rates) + 1
+        how = Generation.of(artifact.config, context=0)
+        taken = generation_memory(how, guesses.nodes, len(guesses.rates))
+        extra = taken.candidates + taken.heads + 8 * (guesses.nodes + 1) * how.vocabulary
     drop_cached([Path(folder) / "model.safetensors"])
     facts: dict[str, Any] = {}
     source: WeightSource
@@ -85,13 +105,15 @@ def open_native(
         if bandwidth is not None:
             storage = ThrottledStorage(storage, bandwidth)
         plan = plan_residency(
-            artifact.tensors, artifact.config, limit, context=load.context, locking=policy.locking
+            artifact.tensors, artifact.config, limit - extra, context=context, locking=policy.locking
         )
         source = plan.open(artifact.tensors, storage=storage, prefetch=policy.prefetch, timeline=timeline)
         rates = measure_rates(plan, source, kernels)
         facts = {"streamed": plan.streamed, "locked": plan.locked, "ring": plan.ring, "fixed": plan.fixed}
         facts |= {"read_bandwidth": rates.read, "expected": plan.seconds(rates), "direct": rates.direct}
-    decoder = Decoder(source, artifact.config, kernels, context=load.context)
+    decoder = Decoder(
+        source, artifact.config, kernels, context=context, cache_tokens=context + PAGE if guesses else None
+    )
     sequence, written = decoder.cache.sequence(), list[int]()
 
     def step(tokens: list[int]) -> int:
@@ -109,7 +131,16 @@ def open_native(
         read = (source.bytes_read - facts.pop("before")) / passes
         return facts | found | {"read": read, "tokens": list(written)}
 
-    return _timed(step, begin, load, written), last
+    if guesses is None:
+        return _timed(step, begin, load, written), last
+
+    def guessed() -> dict[str, float]:
+        begin()
+        prompt = [token for part in load.steps for token in part]
+        seconds, tokens = replay(decoder, prompt, guesses.trace, guesses.rates, guesses.nodes, load.tokens)
+        return {"token": seconds / tokens}
+
+    return guessed, last
 
 
 def open_mapped_llama_cpp(gguf: str | Path, load: Load, confined: Confined | None = None) -> Opened:

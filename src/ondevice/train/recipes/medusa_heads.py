@@ -32,8 +32,8 @@ Ids = npt.NDArray[np.int64]
 
 
 def train(scale: ZooScale, seed: int, progress: Progress) -> Trained:
-    """Full: 640 texts, two minutes of two cores. Quick: 64, within half a minute."""
-    texts, epochs = (640, 6) if scale == "full" else (64, 3)
+    """Full: 320 texts, a minute or two of two cores. Quick: 64, within half a minute."""
+    texts, epochs = (320, 6) if scale == "full" else (64, 3)
     progress("reading documentation", 0.0)
     learned = corpora.make("train", texts, seed=seed, domains=("python", "man", "debian"))
     base = zoo.open_zoo(_BASE)
