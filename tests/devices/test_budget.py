@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.devices.budget import Budget, parse_bytes, parse_joules, parse_seconds
+from ondevice.devices.budget import Budget, parse_bytes, parse_joules, parse_seconds, parse_share
 from ondevice.errors import BadInput
 
 SIZES = [("16MB", 16_000_000), ("16MiB", 16 * 2**20), ("1.5GB", 1_500_000_000), ("300KB", 300_000)]
@@ -67,3 +67,14 @@ def test_a_budget_takes_numbers_and_text_and_keeps_numbers() -> None:
 def test_quality_is_a_share(quality: Any) -> None:
     with pytest.raises(BadInput, match="quality"):
         Budget(quality=quality)
+
+
+@pytest.mark.parametrize("text, share", [("20%", 0.2), ("0%", 0), (" 12.5% ", 0.125), ("0.3", 0.3), (1, 1)])
+def test_shares(text: str | float, share: float) -> None:
+    assert parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["20", "-1%", "101%", "%", "a fifth", "nan", "", float("nan")])
+def test_what_is_no_share_is_refused(text: str | float) -> None:
+    with pytest.raises(BadInput, match="as in 20%"):
+        parse_share(text)

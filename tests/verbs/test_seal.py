@@ -15,6 +15,7 @@ from ondevice.artifact import Contents, StoredTensor, write
 from ondevice.errors import BadInput
 from ondevice.measure.memory import run_command
 from ondevice.models import zoo
+from ondevice.runtime.budget import resident_bytes
 from ondevice.runtime.weights.random import random_decoder
 from ondevice.runtime.weights.shapes import SHAPES
 from ondevice.verbs.run import open_within
@@ -65,6 +66,29 @@ def test_the_same_tokens_within_memory_that_does_not_hold_it(models: dict[str, P
     assert tokens == tokens_of(models["plain"])
     assert streamed > 20_000_000
     assert run.peak_bytes <= limit
+
+
+def test_the_same_text_where_weights_come_back_for_each(models: dict[str, Path]) -> None:
+    """Of what is decrypted only a share is left between two texts, and it saves its reads."""
+
+    def tell(session: Any) -> list[int]:
+        return [piece.token for piece in session.generate("the file", limit=4)]
+
+    with open_within(models["plain"], None, threads=1, context=100) as session:
+        want = tell(session)
+    opening: dict[str, Any] = {"threads": 1, "context": 100, "key_file": models["key"]}
+    with open_within(models["sealed"], None, **opening, keep_decrypted="40%") as session:
+        weights, _ = session._restored
+        for _ in range(2):
+            before, held = weights.bytes_read, weights.bytes_resident
+            assert tell(session) == want
+            assert weights.bytes_read - before <= weights.nbytes - held
+            assert weights.bytes_resident <= 0.4 * weights.nbytes
+    with pytest.raises(BadInput, match="leave out keep_decrypted"):
+        open_within(models["plain"], None, threads=1, context=100, keep_decrypted=0.2)
+    streaming = resident_bytes() + 100_000_000  # more than the least, and less than all of it
+    with pytest.raises(BadInput, match="leave out keep_decrypted"):
+        open_within(models["sealed"], streaming, **opening, keep_decrypted=0.2)
 
 
 def test_keys_that_are_missing_wrong_or_needless_are_named(models: dict[str, Path], tmp_path: Path) -> None:

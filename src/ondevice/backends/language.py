@@ -37,6 +37,7 @@ from ondevice.runtime.weights.gguf import tokenizer as gguf_tokenizer
 from ondevice.runtime.weights.gguf.container import is_gguf, read_container
 from ondevice.runtime.weights.gguf.model import GgufModel
 from ondevice.runtime.weights.planes import PlaneCache
+from ondevice.runtime.weights.restored import Restored
 from ondevice.runtime.weights.safetensors import Checkpoint
 from ondevice.runtime.weights.source import Resident
 
@@ -94,6 +95,7 @@ class LanguageSession(Closing):
     expert_plan: ExpertPlan | None = None
     experts: ExpertCache | None = None
     paths: PathPredictor | None = None
+    _restored: tuple[Restored, float] | None = None
 
     def __init__(
         self,
@@ -136,13 +138,29 @@ class LanguageSession(Closing):
         cache: CacheDtype = "float16",
         residency: ResidencyPlan | None = None,
         experts: ExpertPlan | None = None,
+        keep_decrypted: float | None = None,
     ) -> LanguageSession:
         """The same of files that are read already. keep: how many texts that have ended a new one may go on from.
         residency: what of the weights stays in memory; all where there is no such plan, else its context holds.
-        experts: the memory of experts that are read when they are called; its context holds too."""
+        experts: the memory of experts that are read when they are called; its context holds too. keep_decrypted: of a
+        sealed decoder: its weights come back while a text is read, and afterwards are wiped but for this share. Raises
+        BadInput where that does not go with the model or the other settings."""
         tensors, kernels, rates = files.tensors, Kernels(threads), None
         called: ExpertCache | None = None
-        if residency is not None:
+        restored: Restored | None = None
+        if keep_decrypted is not None:
+            if (
+                files.storage is None
+                or files.config.get("model_type") == encdec.FAMILY
+                or residency
+                or experts
+            ):
+                raise BadInput(
+                    "weights are restored for each text of a sealed decoder whose weights all fit; leave out "
+                    "keep_decrypted, or the limits on memory"
+                )
+            tensors = restored = Restored(tensors, Shape.of(files.config).layers)
+        elif residency is not None:
             tensors = residency.open(tensors, storage=files.storage)
             rates = measure_rates(residency, tensors, kernels)
             context, texts = residency.context, 1
@@ -159,6 +177,7 @@ class LanguageSession(Closing):
         engine = Engine(decoder, keep=keep) if residency is None else Engine(decoder, chunk=CHUNK, keep=keep)
         session = cls(engine, files.tokenizer, files.template, files.ends)
         session.residency, session.rates = residency, rates
+        session._restored = (restored, keep_decrypted or 0.0) if restored is not None else None
         if called is not None and isinstance(decoder, Decoder):
             session.expert_plan, session.experts = experts, called
             if not isinstance(called, PlaneCache):
@@ -225,11 +244,16 @@ class LanguageSession(Closing):
         self, ids: list[int], *, sampling: Sampling | None = None, limit: int = 256, stop: Sequence[str] = ()
     ) -> Iterator[Piece]:
         spelling = Spelling(self.tokenizer, ids if self.engine.continues else (), stop)
-        for choice in self.engine.stream(ids, sampling=sampling, limit=limit, stops=tuple(self.ends)):
-            yield from spelling.add(choice)
-            if spelling.stopped:
-                return
-        yield from spelling.rest()
+        try:
+            for choice in self.engine.stream(ids, sampling=sampling, limit=limit, stops=tuple(self.ends)):
+                yield from spelling.add(choice)
+                if spelling.stopped:
+                    return
+            yield from spelling.rest()
+        finally:
+            if self._restored is not None:
+                weights, share = self._restored
+                weights.give_back(share)
 
 
 def _network(

@@ -74,6 +74,12 @@ def run(
         Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
     ] = None,
     key_file: KeyFile = None,
+    keep_decrypted: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a sealed model: decrypt while a text is read, wipe all but so much after it, as in 20%."
+        ),
+    ] = None,
     backend: Annotated[str, typer.Option(help="native, torch, onnxruntime or mlx.")] = "native",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -98,6 +104,7 @@ def run(
     sampling = Sampling(temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition=repetition, seed=seed)
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
+    opening["keep_decrypted"] = keep_decrypted
     with (
         open_within(
             model, memory, expert_memory=expert_memory, **opening, keep=2, draft=speculate, quality=quality

@@ -75,6 +75,18 @@ def parse_seconds(amount: str | float, what: str = "time") -> float:
     return _parse(amount, _SECONDS, what, "s, ms, us, ns or min, as in 40ms", amount)
 
 
+def parse_share(amount: str | float, what: str = "share") -> float:
+    """From 0 to 1, of 0.2 or "20%"."""
+    text = str(amount).strip()
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise BadInput(f"{what} {amount!r} is no share; write one from 0% to 100%, as in 20%")
+    return value
+
+
 def parse_joules(amount: str | float, what: str = "energy") -> float:
     """Joules of 2, "2J", "150mJ", "0.1mWh"."""
     return _parse(amount, _JOULES, what, "J, mJ, uJ, kJ, Wh or mWh, as in 150mJ", amount)

@@ -95,6 +95,7 @@ def open_within(
     key_file: str | Path | None = None,
     draft: str | None = None,
     quality: float | None = None,
+    keep_decrypted: str | float | None = None,
 ) -> LanguageSession:
     """A session on a language model for one text at a time, in a process that stays within so much memory.
 
@@ -104,13 +105,14 @@ def open_within(
     from storage for every token, and its `residency` says which. expert_memory: such as "2GB", of the experts alone;
     the session's `experts.stats` tell what became of it. keep: how many texts that have ended a new one may go on from.
     cache, key_file: see `ondevice.open_language`. draft: see `ondevice.speculate`; what it
-    takes is planned for too. quality: see `LanguageSession.lean`.
+    takes is planned for too. quality: see `LanguageSession.lean`. keep_decrypted: of a sealed decoder, such as "20%":
+    its weights come back while a text is read, and are wiped after it but for this share.
     Raises BudgetNotMet where it does not fit, with what would; BadInput for expert_memory
     with a dense model, or too little for one token.
     """
     from ondevice.backends.language import LanguageSession, read_files
     from ondevice.backends.native import processors
-    from ondevice.devices.budget import parse_bytes
+    from ondevice.devices.budget import parse_bytes, parse_share
     from ondevice.verbs.speculate import reserved, speculate
 
     check_settings(threads, context, cache)
@@ -118,6 +120,8 @@ def open_within(
     opening: dict[str, Any] = {"threads": threads or processors(), "keep": keep, "cache": cache}
     limit = None if memory is None else parse_bytes(memory, "memory") - reserved(draft, model, files.config)
     of_experts = None if expert_memory is None else parse_bytes(expert_memory, "expert memory")
+    if keep_decrypted is not None:
+        opening["keep_decrypted"] = parse_share(keep_decrypted, "the share to keep decrypted")
     opening |= _planned(files, limit, of_experts, {"context": context, "cache_dtype": cache})
     session = LanguageSession.of(files, **opening)
     if draft is not None:
