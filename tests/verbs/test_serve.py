@@ -347,6 +347,25 @@ def test_a_cache_of_eight_bits_writes_what_one_text_alone_does(folder: Path) -> 
         run.stop()
 
 
+def test_speculation_changes_no_client_s_text(folder: Path) -> None:
+    run = Running(application(folder, threads=1, speculate="lookup"))
+    try:
+        client = openai.OpenAI(base_url=f"{run.url}/v1", api_key="none", max_retries=0)
+
+        def ask(prompt: str) -> str:
+            answer = client.completions.create(model="tiny", prompt=prompt, max_tokens=40, temperature=0)
+            return answer.choices[0].text
+
+        prompts = ["abc abc abc", "some text " * 9, "x", "to be or not to be or not"]
+        with ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(ask, prompts))
+        with open_language(folder, threads=1) as session:
+            for prompt, answer in zip(prompts, got, strict=True):
+                assert answer == "".join(piece.text for piece in session.generate(prompt, limit=40))
+    finally:
+        run.stop()
+
+
 def test_a_gguf_file_by_the_official_client(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="needs gguf: pip install 'ondevice-ml[gguf]'")
     file = export("reference-lm", "gguf", out=tmp_path / "out").folder / "model.gguf"
