@@ -89,3 +89,23 @@ def test_a_chat_that_is_too_long_says_so(folder: Path) -> None:
     terminal.until("/reset begins anew")
     terminal.type("\x04")
     assert terminal.end() == 0
+
+
+def test_tasks_are_done_by_name_and_leave_no_trace(folder: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.toml"
+    tasks.write_text('[title]\ninstruction = "\\nA title:"\nlimit = 5\n')
+    shown = []
+    for said in (("hello", "how are you"), ("hello", "/title", "/title", "how are you")):
+        terminal = Terminal("run", str(folder), "--limit", "6", "--subtasks", str(tasks))
+        terminal.until("tasks: /title")
+        answers = []
+        terminal.until("> ")
+        for each in said:
+            terminal.type(f"{each}\n")
+            terminal.until(f"{each}\r\n")
+            answers.append(terminal.until("> ").split("\x1b[2m")[0])  # without its times
+        terminal.type("\x04")
+        assert terminal.end() == 0
+        shown.append(answers)
+    assert shown[0] == [shown[1][0], shown[1][3]]
+    assert shown[1][1] == shown[1][2]

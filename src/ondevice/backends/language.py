@@ -206,6 +206,18 @@ class LanguageSession(Closing):
             self.tokenizer.encode(self.template.render(messages), add_special_tokens=False).ids, **settings
         )
 
+    def aside(self, messages: Sequence[Message], instruction: str, **settings: Any) -> Iterator[Piece]:
+        """What the model writes to an instruction behind messages, which are not changed; settings as for `generate`.
+
+        In an engine that keeps texts, only the instruction is read where the messages were read before, and they can be
+        gone on with afterwards. Raises BadInput where the model has no chat template.
+        """
+        if self.template is None:
+            raise BadInput("this model has no chat template; give it a prompt instead")
+        encode = self.tokenizer.encode
+        told = encode(self.template.render(messages, answer=False), add_special_tokens=False).ids
+        return self._write([*told, *encode(instruction, add_special_tokens=False).ids], **settings)
+
     def generate(self, prompt: str, **settings: Any) -> Iterator[Piece]:
         """What the model writes after a prompt, piece by piece; an encoder-decoder reads the prompt and begins anew.
 

@@ -10,8 +10,9 @@ from ondevice.errors import BadInput
 from ondevice.measure.amounts import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from ondevice.apps.dialogue import Subtask
     from ondevice.backends.language import LanguageSession
     from ondevice.runtime.decode.spelling import Piece
     from ondevice.runtime.weights.arrivals import ExpertStats
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 _HELP = "Ctrl-C stops an answer, /reset forgets what was said, Ctrl-D leaves"
 
 
-def chat(session: LanguageSession, system: str | None, settings: dict[str, Any]) -> None:
-    """Ask and answer until the end of input. settings: of each answer, see `LanguageSession.generate`."""
+def chat(
+    session: LanguageSession, system: str | None, settings: dict[str, Any], tasks: Sequence[Subtask] = ()
+) -> None:
+    """Ask and answer until the end of input. settings: of each answer, see `LanguageSession.generate`. tasks: that are
+    done by their names, on what was said, without becoming part of it."""
+    by_name = {f"/{task.name}": task for task in tasks}
+    if tasks:
+        notes.print(f"  tasks: {' '.join(by_name)}", style="dim", highlight=False, markup=False)
     start = [{"role": "system", "content": system}] if system else []
     messages = list(start)
     notes.print(f"  {_HELP}", style="dim")
@@ -33,6 +40,18 @@ def chat(session: LanguageSession, system: str | None, settings: dict[str, Any])
         if said.strip() == "/reset":
             messages = list(start)
             notes.print("  forgotten", style="dim")
+        elif said.strip() in by_name:
+            task = by_name[said.strip()]
+            try:
+                answer = show(
+                    session.aside(
+                        messages, task.instruction, limit=task.limit, stop=[task.stop] if task.stop else []
+                    )
+                )
+                if task.inject is not None:
+                    messages.append({"role": "user", "content": task.inject.replace("{answer}", answer)})
+            except BadInput as problem:
+                notes.print(f"  {problem}; /reset begins anew", style="red", highlight=False, markup=False)
         elif said.strip().startswith("/"):
             notes.print(f"  {_HELP}", style="dim")
         elif said.strip():

@@ -73,6 +73,10 @@ def run(
     prompt_cache: Annotated[
         Path | None, typer.Option(help="A file that keeps what was read, so that it is not read again.")
     ] = None,
+    subtasks: Annotated[
+        Path | None,
+        typer.Option(help="Of a chat: tasks that are done by name on what was said, a TOML table each."),
+    ] = None,
     key_file: KeyFile = None,
     keep_decrypted: Annotated[
         str | None,
@@ -93,6 +97,7 @@ def run(
     if language_folder(model) is None:
         _texts(model, texts, backend, threads, as_json)
         return
+    from ondevice.apps.dialogue import read_tasks
     from ondevice.cli.chat import chat, say_experts, say_residency, show
     from ondevice.runtime.decode.sampling import Sampling
     from ondevice.verbs.run import open_within
@@ -105,6 +110,7 @@ def run(
     settings: dict[str, Any] = {"sampling": sampling, "limit": limit}
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     opening["keep_decrypted"] = keep_decrypted
+    tasks = read_tasks(subtasks) if subtasks else []
     with (
         open_within(
             model, memory, expert_memory=expert_memory, **opening, keep=2, draft=speculate, quality=quality
@@ -116,7 +122,7 @@ def run(
         guessed = session.engine.speculation
         given = prompt if prompt is not None else " ".join(texts or [])
         if not given and session.template is not None and sys.stdin.isatty() and not as_json:
-            chat(session, system, settings)
+            chat(session, system, settings, tasks)
             return
         given = given or sys.stdin.read()
         pieces = session.generate(given, **settings)
