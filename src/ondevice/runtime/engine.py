@@ -27,7 +27,6 @@ from ondevice.runtime.kv.prefixes import Prefixes, common
 
 Floats = npt.NDArray[np.float32]
 _CHUNK = 512  # tokens of a prompt that are read in one step
-_AT_ONCE = MOST + 1  # tokens whose logits are made at once, or one a text
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ class Engine:
     chunk: most tokens of prompts read in a step, so that running texts do not wait long for a new one. keep: how
     many finished texts stay in the cache as long as nobody needs their pages; a new text that begins like one of
     them, or like one that is running, goes on from there. speculation: guesses that are checked several in a step;
-    tokens are the same with and without. Raises BadInput for one with an encoder-decoder.
+    tokens are the same with and without. at_once: tokens whose logits are made together, or one a text. Raises
+    BadInput for speculation with an encoder-decoder.
     """
 
     def __init__(
@@ -97,12 +97,13 @@ class Engine:
         chunk: int = _CHUNK,
         keep: int = 0,
         speculation: Speculation | None = None,
+        at_once: int = MOST + 1,
     ) -> None:
         if chunk < 1 or keep < 0:
             raise BadInput(f"chunk must be 1 or more and keep not negative, not {chunk} and {keep}")
         if speculation and isinstance(decoder, EncoderDecoder):
             raise BadInput("an encoder-decoder is not speculated with; leave speculation out")
-        self.speculation = speculation
+        self.speculation, self._at_once = speculation, at_once
         self._reader = decoder if isinstance(decoder, EncoderDecoder) else None
         self.decoder, self.chunk, self.kept = decoder, chunk, Prefixes(0 if self._reader else keep)
         self.reused = 0  # tokens of prompts that need not be read again, since the start
@@ -214,7 +215,7 @@ class Engine:
         written: list[Written] = []
         going = parts
         while going:
-            share = max(1, _AT_ONCE // len(going))
+            share = max(1, self._at_once // len(going))
             if isinstance(self.decoder, EncoderDecoder) or self.decoder.streams:
                 share = LARGEST + 1
             chosen = [part.states[part.row : part.row + share] for part in going]
