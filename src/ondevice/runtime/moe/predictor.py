@@ -9,7 +9,7 @@ Source: Yi et al. 2023, "EdgeMoE": N[layer, expert | experts of the two layers b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ondevice.runtime.weights.eviction import Unit
 from ondevice.runtime.weights.experts import ExpertCache
 
 Key = tuple[int, ...]
+Likely = dict[Unit, float]
 _LEAST = 8  # a path seen less often tells nothing; a shorter one is asked
 _EPSILON = 0.01
 _BACK = 2  # layers that a path goes back
@@ -36,6 +37,7 @@ class PathPredictor:
         self.layers, self.experts, self.used = list(layers), experts, used
         self._counts: dict[tuple[int, Key], npt.NDArray[np.int64]] = {}
         self._seen: dict[tuple[int, Key], int] = {}
+        self._told: dict[tuple[int, Key], Likely] = {}  # of paths, until they are counted again
 
     def learn(self, choices: Choices) -> None:
         """Count a text's paths. choices: (tokens, layers, used), see `trace.RouterTrace`."""
@@ -54,16 +56,28 @@ class PathPredictor:
                 self._seen[place, key] = 0
             self._counts[place, key][chosen] += 1
             self._seen[place, key] += 1
+            self._told.pop((place, key), None)
 
     def probabilities(self, place: int, path: Sequence[Choices]) -> npt.NDArray[np.float64]:
         """That a token uses each expert of a layer, (experts,): by the two layers before it where that path was seen
         often enough, else by one, else by frequency."""
-        for key in self._keys(path):
-            seen = self._seen.get((place, key), 0)
-            if seen >= (_LEAST if key else 1):
-                counts = self._counts[place, key] + _EPSILON
-                return np.asarray(counts * (self.used / counts.sum()))
-        return np.full(self.experts, self.used / self.experts)
+        key = self._known(place, path)
+        if key is None:
+            return np.full(self.experts, self.used / self.experts)
+        counts = self._counts[place, key] + _EPSILON
+        return np.asarray(counts * (self.used / counts.sum()))
+
+    def likely(self, place: int, path: Sequence[Choices]) -> Likely:
+        """The experts of a layer that are likelier than by chance, and how likely."""
+        key = self._known(place, path)
+        if key is None:
+            return {}
+        if (place, key) not in self._told:
+            told = self.probabilities(place, path)
+            found = np.flatnonzero(told > self.used / self.experts)
+            layer = self.layers[place]
+            self._told[place, key] = {(layer, number): float(told[number]) for number in found.tolist()}
+        return self._told[place, key]
 
     def recall(self, choices: Choices, *, paths: bool = True) -> float:
         """Share of what a text's tokens chose that was among the `used` likeliest. paths: False for frequency only."""
@@ -103,11 +117,18 @@ class PathPredictor:
             )
         return predictor
 
+    def _known(self, place: int, path: Sequence[Choices]) -> Key | None:
+        """The longest path that was seen often enough."""
+        for key in self._keys(path):
+            if self._seen.get((place, key), 0) >= (_LEAST if key else 1):
+                return key
+        return None
+
     def _keys(self, path: Sequence[Choices]) -> list[Key]:
         """The path as sets, the longest first, none last. A mark stands between layers."""
         keys: list[Key] = [()]
         for chosen in reversed(path[-_BACK:]):
-            keys.append((*sorted(map(int, chosen)), -1, *keys[-1]))
+            keys.append((*sorted(chosen.tolist()), -1, *keys[-1]))
         return keys[::-1]
 
 
@@ -125,9 +146,4 @@ class Foresight:
         if self._learns:
             predictor.count(place, self._path, chosen[-1])
         self._path = [*self._path[1 - _BACK :], chosen[-1]]
-        after = (place + 1) % len(predictor.layers)
-        self._cache.guess(self._worth(after))
-
-    def _worth(self, place: int) -> Mapping[Unit, float]:
-        told = self._predictor.probabilities(place, self._path)
-        return {(self._predictor.layers[place], number): float(worth) for number, worth in enumerate(told)}
+        self._cache.guess(predictor.likely((place + 1) % len(predictor.layers), self._path))

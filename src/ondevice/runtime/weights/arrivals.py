@@ -21,7 +21,7 @@ from ondevice.runtime.weights.eviction import Policy, Unit
 from ondevice.runtime.weights.extents import Chunk, Extents
 from ondevice.runtime.weights.source import Bytes, check
 
-_DEPTH = 2  # chunks on their way at once: the storage need not wait for this thread
+_DEPTH = 2  # chunks of what was asked for on their way at once: the storage need not wait for this thread
 _STAYS, _DONE_WITH = float("inf"), float("-inf")
 _GUESSED = 1e300  # what a guess is worth, until its layer has asked, where it cannot be weighed
 
@@ -93,16 +93,19 @@ class Arrivals:
         }
         self._going: deque[tuple[Entry, Chunk, Ticket]] = deque()
         self._problem: OndeviceError | None = None
-        self._turn = threading.Condition()
+        self._turn = threading.RLock()  # a collector may end the thread from within it
+        self._begun, self._came = threading.Condition(self._turn), threading.Condition(self._turn)
         self._stopped = False
         self._thread = threading.Thread(target=self._serve, name="experts", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, when what it reads has come."""
         with self._turn:
             self._stopped = True
-            self._turn.notify_all()
+            self._begun.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     @property
     def stats(self) -> ExpertStats:
@@ -119,9 +122,12 @@ class Arrivals:
         with self._turn:
             self._policy.begin(units)
             layers, wanted = {unit[0] for unit in units}, self._wanted
-            self._problem, wanted.asked, wanted.missing = None, set(units), deque()
-            wanted.guesses = deque(each for each in wanted.guesses if each[0][0] not in layers)
-            wanted.worth = {unit: worth for unit, worth in wanted.worth.items() if unit[0] not in layers}
+            self._problem, wanted.asked = None, set(units)
+            if wanted.guesses:
+                wanted.guesses = deque(each for each in wanted.guesses if each[0][0] not in layers)
+            if wanted.worth:
+                wanted.worth = {unit: worth for unit, worth in wanted.worth.items() if unit[0] not in layers}
+            wanted.missing.clear()
             for unit in units:
                 entry = self._entries.get(unit)
                 ready = entry is not None and entry.ready
@@ -141,29 +147,36 @@ class Arrivals:
             wanted.guesses = deque((unit, worth[unit]) for unit in order)
             self._fill()
 
-    def next_of(self, units: Sequence[Unit]) -> tuple[Entry, bool]:
-        """The first of these that is there, and whether it was waited for. Raises what made one of them unreadable."""
+    def next_of(self, units: Sequence[Unit], done: Unit | None = None) -> tuple[Entry, bool]:
+        """The first of these that is there, and whether it was waited for; `done` is not used any more. Raises what
+        made one of them unreadable."""
         with self._turn:
-            started, waited = perf_counter(), False
+            started = 0.0
+            if done is not None:
+                self._let_go((done,))
             while True:
                 for unit in units:
                     entry = self._entries.get(unit)
                     if entry is not None and entry.ready:
-                        if waited:
+                        if started:
                             self._counts["stall_seconds"] += perf_counter() - started  # type: ignore[assignment]
-                        return entry, waited
+                        return entry, started > 0
                 if self._problem is not None:
                     raise self._problem
-                waited = True
-                self._turn.wait()
+                started = started or perf_counter()
+                self._came.wait()
 
     def release(self, units: Sequence[Unit]) -> None:
         """These are not used any more."""
         with self._turn:
-            self._wanted.asked.difference_update(units)
-            if self._wanted.missing:
-                self._wanted.missing = deque(u for u in self._wanted.missing if u in self._wanted.asked)
-                self._fill()
+            self._let_go(units)
+
+    def _let_go(self, units: Sequence[Unit]) -> None:
+        wanted = self._wanted
+        wanted.asked.difference_update(units)
+        if wanted.missing:
+            wanted.missing = deque(unit for unit in wanted.missing if unit in wanted.asked)
+            self._fill()
 
     def _serve(self) -> None:
         while True:
@@ -171,7 +184,7 @@ class Arrivals:
                 while not self._going:
                     if self._stopped:
                         return
-                    self._turn.wait()
+                    self._begun.wait()
                 entry, chunk, ticket = self._going[0]
             problem: OndeviceError | None = None
             try:
@@ -190,10 +203,12 @@ class Arrivals:
                     self._fail(entry, problem)
                 if entry.failed and not entry.busy:
                     del self._entries[entry.unit]
+                if entry.ready or entry.failed:
+                    self._came.notify()
                 self._fill()
 
     def _fill(self) -> None:
-        """Begin reads as far as they may go on at once, and wake who waits."""
+        """Begin reads as far as they may go on at once."""
         while len(self._going) < _DEPTH and (found := self._next_chunk()):
             entry, chunk = found
             memory = self.buffer[entry.at + chunk.at : entry.at + entry.extents.nbytes]
@@ -204,10 +219,11 @@ class Arrivals:
                 self._fail(entry, problem)
                 if not entry.busy:
                     del self._entries[entry.unit]
+                self._came.notify()
                 continue
             self._going.append((entry, chunk, ticket))
             self._counts["bytes_read"] += chunk.nbytes
-        self._turn.notify_all()
+            self._begun.notify()
 
     def _fail(self, entry: Entry, problem: OndeviceError) -> None:
         """A unit cannot be read: whoever waits for it is told. A guess that fails is forgotten."""
@@ -228,7 +244,9 @@ class Arrivals:
                 return None  # room comes when something is released, or a failed read is over
             if entry.begun < len(entry.extents.chunks):
                 return self._begin(entry)
-        while wanted.guesses:
+        while (
+            wanted.guesses and not self._going
+        ):  # one at a time, so that what is asked for next waits for one only
             unit, worth = wanted.guesses[0]
             entry = self._entries.get(unit) or self._enter(unit, worth)
             if entry is not None and not entry.failed and entry.begun < len(entry.extents.chunks):

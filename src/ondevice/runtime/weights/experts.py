@@ -160,18 +160,18 @@ class ExpertCache(Resident):
         self, left: list[Unit], make: Callable[[Unit, Tensors], T], hold: bool
     ) -> Iterator[tuple[Unit, T]]:
         arrivals, asked = self._arrivals, tuple(left)
+        done: Unit | None = None
         try:
             while left:
                 started = perf_counter()
-                entry, waited = arrivals.next_of(left)
+                entry, waited = arrivals.next_of(left, done)
                 if waited and self._timeline is not None:
                     self._timeline.record("wait", f"expert {entry.unit}", started, perf_counter())
                 if entry.made is None:
                     entry.made = make(entry.unit, self._tensors_at(entry.unit, entry.at))
-                left.remove(entry.unit)
-                yield entry.unit, entry.made
-                if not hold:
-                    arrivals.release((entry.unit,))
+                done = entry.unit
+                left.remove(done)
+                yield done, entry.made
         finally:
             arrivals.release(asked)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from ondevice.runtime.io import ALIGNED, room
 from ondevice.runtime.weights.parts import Part
 
-CHUNK = 512 * 1024  # bytes of a read: what is needed waits for no more of what is not
+# Bytes of a read, a quarter of a unit within these: what is needed waits for no more of what is not.
+_SMALLEST, _LARGEST = 16 * 1024, 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Extents:
     def __init__(self, parts: Sequence[Part]) -> None:
         self.places: list[tuple[Part, int]] = []
         self.chunks: list[Chunk] = []
-        at = 0
+        at, quarter = 0, sum(part.nbytes for part in parts) // 4
+        step = min(max(quarter // ALIGNED * ALIGNED, _SMALLEST), _LARGEST)
         for group in _neighbours(parts):
             first, last = group[0].place, group[-1].place
             size = last.offset + last.nbytes - first.offset
@@ -41,7 +43,7 @@ class Extents:
             offset, end = first.offset, first.offset + size
             while offset < end:
                 page = offset // ALIGNED * ALIGNED
-                stop = end if first.unit > 1 else min(end, page + CHUNK)  # what is sealed is only read whole
+                stop = end if first.unit > 1 else min(end, page + step)  # what is sealed is only read whole
                 self.chunks.append(Chunk(first.path, offset, stop - offset, start + page))
                 offset = stop
             at += room(first.offset, size)

@@ -40,7 +40,8 @@ def random_decoder(
     shape: str | Mapping[str, Any], *, bits: Bits = 4, group_size: int = 32, seed: int = 0
 ) -> tuple[dict[str, Any], dict[str, RandomTensor]]:
     """(configuration, tensors) of a published shape, or of a configuration with the same fields: every matrix in
-    tiles with int8 activations (of 16 bits: plain float16), norms of ones, biases of zeros. bits: of all matrices, or of each by its name.
+    tiles with int8 activations (of 16 bits: plain float16), norms of ones, biases of zeros. bits: of all
+    matrices, or of each by its name.
 
     Raises BadInput for an unknown shape.
     """
@@ -54,9 +55,12 @@ def random_decoder(
         for name, size in vectors(config).items():
             tensors[f"model.layers.{layer}.{name}"] = _vector(size, 0.0 if name.endswith("bias") else 1.0)
     for name, (rows, columns) in sizes.items():
+        width = bits(name) if callable(bits) else bits
         random = np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()[:8]])
         tensors[f"{name}.weight"] = (
-            _halves(random, rows, columns) if bits == 16 else _tiles(random, rows, columns, bits, group_size)
+            _halves(random, rows, columns)
+            if width == 16
+            else _tiles(random, rows, columns, width, group_size)
         )
     tensors["model.norm.weight"] = _vector(config["hidden_size"], 1.0)
     return config, tensors
