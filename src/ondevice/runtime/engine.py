@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
@@ -17,13 +17,14 @@ import numpy.typing as npt
 from ondevice.errors import BadInput, OndeviceError
 from ondevice.kernels import PAGE
 from ondevice.runtime.decode.constraint import Constraint
-from ondevice.runtime.decode.sampling import Choice, Sampler, Sampling
-from ondevice.runtime.decode.speculative import MOST, Guesser, Speculation
+from ondevice.runtime.decode.sampling import Choice, Sampling
+from ondevice.runtime.decode.speculative import MOST, Speculation
 from ondevice.runtime.decode.tree import LARGEST, Tree
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.encdec import EncoderDecoder
 from ondevice.runtime.kv.paged import Branches, CachedSequence, CacheFull
 from ondevice.runtime.kv.prefixes import Prefixes, common
+from ondevice.runtime.texts import Part, Text
 
 Floats = npt.NDArray[np.float32]
 _CHUNK = 512  # tokens of a prompt that are read in one step
@@ -39,45 +40,6 @@ class Written:
     choice: Choice
     finish: str | None
     error: str = ""
-
-
-@dataclass
-class _Text:
-    number: int
-    tokens: list[int]
-    sampler: Sampler
-    left: int
-    stops: frozenset[int]
-    constraint: Constraint | None
-    sequence: CachedSequence
-    source: list[int] | None  # of an encoder-decoder: read whole, before the tokens
-    read: int = 0  # tokens that the cache holds
-    guesser: Guesser | None = None
-
-    @property
-    def unread(self) -> int:
-        return len(self.tokens) - self.read
-
-    @property
-    def writing(self) -> bool:
-        """Whether only its last token is to be read, and not as the first of all."""
-        return self.read > 0 and self.unread == 1
-
-
-@dataclass
-class _Part:
-    """What of a text is read in a step. tree: guesses behind its tokens; branches: where they are kept aside.
-    wrote: whether it was writing already. states: what its last token and the tree left. row: of the states, the one
-    to go on from; -1 where that is done. path: guesses that were right."""
-
-    text: _Text
-    tokens: list[int]
-    tree: Tree
-    wrote: bool
-    branches: Branches = field(default_factory=Branches)
-    states: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    row: int = 0
-    path: list[int] = field(default_factory=list)
 
 
 class Engine:
@@ -108,7 +70,7 @@ class Engine:
         self.decoder, self.chunk, self.kept = decoder, chunk, Prefixes(0 if self._reader else keep)
         self.reused = 0  # tokens of prompts that need not be read again, since the start
         self._numbers = count()
-        self._texts: dict[int, _Text] = {}
+        self._texts: dict[int, Text] = {}
 
     @property
     def continues(self) -> bool:
@@ -149,7 +111,7 @@ class Engine:
         number, tokens, source = next(self._numbers), list(prompt), None
         if self._reader:
             tokens, source = [self._reader.shape.start], tokens
-        self._texts[number] = _Text(
+        self._texts[number] = Text(
             number, tokens, (sampling or Sampling()).sampler(), limit, frozenset(stops), constraint,
             self.decoder.cache.sequence(), source,
             guesser=self.speculation.draft.begin() if self.speculation else None,
@@ -193,7 +155,7 @@ class Engine:
             self.speculation.pace.timed(rows_read, time.perf_counter() - start)
         return written
 
-    def _keep_branches(self, batch: list[_Part], kept: ExitStack) -> None:
+    def _keep_branches(self, batch: list[Part], kept: ExitStack) -> None:
         """Slots for the branches of a step; where there is no room for them, trees lose all but their first path."""
         branched = [part for part in batch if part.tree.branched]
         nodes, cache = sum(len(part.tree) for part in branched), self.decoder.cache
@@ -209,7 +171,7 @@ class Engine:
             part.branches = Branches(part.tree.depths, slots[: len(part.tree)])
             slots = slots[len(part.tree) :]
 
-    def _written(self, parts: list[_Part]) -> list[Written]:
+    def _written(self, parts: list[Part]) -> list[Written]:
         """The next tokens of texts: after the last one, and after each guess as long as they are right. Logits are made
         of a few states at a time, as most are never needed; of all at once where their weights are streamed."""
         written: list[Written] = []
@@ -232,7 +194,7 @@ class Engine:
                 )
         return written
 
-    def _logits(self, parts: list[_Part], chosen: list[Floats]) -> list[Floats]:
+    def _logits(self, parts: list[Part], chosen: list[Floats]) -> list[Floats]:
         if isinstance(self.decoder, EncoderDecoder):
             return chosen
         try:
@@ -245,7 +207,7 @@ class Engine:
             raise
         return np.split(logits, np.cumsum([len(rows) for rows in chosen])[:-1])
 
-    def _go_on(self, part: _Part, logits: Floats) -> list[Written]:
+    def _go_on(self, part: Part, logits: Floats) -> list[Written]:
         """Write what follows a text's row, and the rows of guesses that are right, as far as there are logits."""
         text, first, written = part.text, part.row, list[Written]()
         while 0 <= part.row < first + len(logits):
@@ -271,7 +233,7 @@ class Engine:
                     text.sequence.take(part.branches.slots[node : node + 1])
         return written
 
-    def _guesses(self, text: _Text) -> Tree:
+    def _guesses(self, text: Text) -> Tree:
         """What may follow a text, as much as is worth checking and has room without another's."""
         if text.guesser is None or self.speculation is None:
             return Tree.chain([])
@@ -305,20 +267,20 @@ class Engine:
         finally:
             self.cancel(number)
 
-    def _batch(self) -> list[_Part]:
+    def _batch(self) -> list[Part]:
         """Who reads what in this step, room for it reserved."""
-        wanted: list[_Part] = []
+        wanted: list[Part] = []
         room, waits = self.chunk, False
         for text in self._texts.values():
             if text.writing:
-                wanted.append(_Part(text, text.tokens[-1:], self._guesses(text), True))
+                wanted.append(Part(text, text.tokens[-1:], self._guesses(text), True))
             elif room and not waits:
                 if not text.read and not self._join(text):
                     waits = True  # those that came later wait too, or it might wait for ever
                     continue
                 part = text.tokens[text.read : text.read + room]
                 room -= len(part)
-                wanted.append(_Part(text, part, Tree.chain([]), False))
+                wanted.append(Part(text, part, Tree.chain([]), False))
         # Only now: a text that another forks from gives back what it had reserved.
         batch = []
         for each in wanted:
@@ -328,7 +290,7 @@ class Engine:
                 each.text.sequence.free()  # its source is read again
         return batch
 
-    def _join(self, text: _Text) -> bool:
+    def _join(self, text: Text) -> bool:
         """Begin to read a text, from where another is like it. False where it had better wait: for room, or for one
         that is reading what it begins with."""
         if text.source is not None:
@@ -357,7 +319,7 @@ class Engine:
         self.reused += size
         return True
 
-    def _read(self, text: _Text, source: list[int]) -> bool:
+    def _read(self, text: Text, source: list[int]) -> bool:
         """Read what a text is written of. False where there is no room for it as long as others run."""
         assert self._reader is not None
         if self._reader.cache.free_tokens < -(-len(source) // PAGE) * PAGE + PAGE:
@@ -386,7 +348,7 @@ class Engine:
         self.cancel(text.number)
         return Written(text.number, Choice(-1, 0.0), "error", str(CacheFull(self.decoder.cache.tokens)))
 
-    def _write(self, text: _Text, choice: Choice) -> Written:
+    def _write(self, text: Text, choice: Choice) -> Written:
         text.tokens.append(choice.token)
         text.left -= 1
         if text.constraint is not None and choice.token not in text.stops:
