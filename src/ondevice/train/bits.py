@@ -35,7 +35,7 @@ def teach_bits(
     steps: int = 100,
     batch: int = 8,
     context: int = 128,
-    alpha: float = 0.02,
+    alpha: float = 0.002,
     capacity: Sequence[float] | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done: None,
