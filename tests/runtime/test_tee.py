@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
 import threading
@@ -172,26 +173,35 @@ class Wire:
     def __init__(self, says: list[Any]) -> None:
         self.says, self.heard = says, list[Any]()
 
-    def send(self, what: Any) -> None:
-        self.heard.append(what)
+    def send_bytes(self, what: bytes) -> None:
+        self.heard.append(json.loads(what))
 
-    def recv(self) -> Any:
-        return self.says.pop(0)
+    def recv_bytes(self) -> bytes:
+        says = self.says.pop(0)
+        return says if isinstance(says, bytes) else json.dumps(says).encode()
 
 
-@pytest.mark.parametrize(("says", "match"), [([3], "forged"), ([0, 0], "replayed")])
+@pytest.mark.parametrize(
+    ("says", "match"),
+    [
+        ([3], "forged"),
+        ([0, 0], "replayed"),
+        ([["x"]], "for 1 numbers"),
+        ([b"\x80\x04cos\nsystem"], "no message"),
+    ],
+)
 def test_a_normal_world_that_issues_another_job_is_refused(
-    sealed: Artifact, key_file: Path, says: list[int], match: str
+    sealed: Artifact, key_file: Path, says: list[Any], match: str
 ) -> None:
     """The trusted application, set up by hand over two live wires and one that lies."""
     pairs = [multiprocessing.Pipe() for _ in range(3)]
     normal = NormalWorld(Wires(*(pair[1] for pair in pairs)), FileStorage())
     threading.Thread(target=normal.serve, daemon=True).start()
-    npu = Wire(says)
+    npu, told = Wire(list(says)), all(isinstance(each, int) for each in says)
     wires = Wires(pairs[0][0], pairs[1][0], npu)  # type: ignore[arg-type]
     app = TrustedApp(sealed.folder, key_file, wires, threads=1, context=64)
     with pytest.raises(ProtocolViolation, match=match):
         app.answer(PROMPT)
-    assert npu.heard[-1] == "returned"
+    assert npu.heard[-1] == ("returned" if told else 0)
     for pair in pairs:
         pair[0].close()

@@ -10,6 +10,7 @@ Source: "TZ-LLM: Protecting On-Device Large Language Models with Arm TrustZone".
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import threading
@@ -28,7 +29,7 @@ import numpy as np
 from ondevice.artifact import Artifact, Place
 from ondevice.devices.npu import CoDriver, ControlPlane, SimNPU
 from ondevice.devices.storage import Read, Storage, Ticket
-from ondevice.errors import OndeviceError, ProtocolViolation
+from ondevice.errors import BadArtifact, OndeviceError, ProtocolViolation
 from ondevice.kernels import Kernels
 from ondevice.measure.timeline import Timeline
 from ondevice.runtime.decoder import Decoder, Shape
@@ -127,16 +128,16 @@ class NormalWorld:
         wire = self._wires.memory
         with suppress(EOFError, OSError):
             while True:
-                what, *given = wire.recv()
+                what, *given = _hear(wire)
                 if what == "size":
                     self._file = os.memfd_create("lent", os.MFD_CLOEXEC)
                     os.ftruncate(self._file, given[0])
                     self._lent = mmap.mmap(self._file, given[0])
-                    wire.send("made")
+                    _say(wire, "made")
                     send_handle(wire, self._file, None)
                 elif what == "allocate":
                     os.posix_fallocate(self._file, self._end, given[0])
-                    wire.send(Block(self._end, given[0]))
+                    _say(wire, [self._end, given[0]])
                     self._end += given[0]
                 elif what == "free" and self._lent is not None:
                     self._lent.madvise(mmap.MADV_REMOVE, given[0], given[1])
@@ -148,30 +149,33 @@ class NormalWorld:
         with suppress(EOFError, OSError):
             while True:
                 while wire.poll(0 if going else None):
-                    place, at = wire.recv()
+                    path, offset, nbytes, at = _hear(wire)
                     assert self._lent is not None
-                    into = np.frombuffer(self._lent, np.uint8)[at : at + room(place.offset, place.nbytes)]
+                    into = np.frombuffer(self._lent, np.uint8)[at : at + room(offset, nbytes)]
                     try:
-                        going.append(self._storage.read(place.path, place.offset, place.nbytes, into))
+                        going.append(self._storage.read(Path(path), offset, nbytes, into))
                     except OndeviceError as problem:
                         going.append(problem)
                 first = going.popleft()
                 try:
-                    wire.send(first if isinstance(first, OndeviceError) else first.wait())
+                    if isinstance(first, OndeviceError):
+                        raise first
+                    read = first.wait()
+                    _say(wire, [read.started, read.ended, read.direct])
                 except OndeviceError as problem:
-                    wire.send(problem)
+                    _say(wire, str(problem))
 
     def _queue(self) -> None:
         wire = self._wires.npu
 
         def secure(number: int) -> None:
-            wire.send(number)
-            wire.recv()  # it has given the accelerator back
+            _say(wire, number)
+            _hear(wire)  # it has given the accelerator back
 
         plane = ControlPlane(None, secure)
         with suppress(EOFError, OSError):
             while True:
-                plane.submit_shadow(wire.recv())
+                plane.submit_shadow(_hear(wire))
                 while plane.turn():
                     pass
 
@@ -182,34 +186,34 @@ class _Lent:
     def __init__(self, nbytes: int, wires: Wires) -> None:
         self._region, self._wires = SecureRegion(-(-nbytes // ALIGNED) * ALIGNED), wires
         self.memory = self._region.bytes
-        wires.memory.send(("size", len(self.memory)))
-        wires.memory.recv()
+        _say(wires.memory, ["size", len(self.memory)])
+        _hear(wires.memory)
         file = recv_handle(wires.memory)
         self._lent = mmap.mmap(file, len(self.memory), mmap.MAP_SHARED, mmap.PROT_READ)
         os.close(file)
         self.window = np.frombuffer(self._lent, np.uint8)
 
     def allocate(self, start: int, stop: int) -> None:
-        self._wires.memory.send(("allocate", stop - start))
-        self._region.extend_allocated(self._wires.memory.recv())
+        _say(self._wires.memory, ["allocate", stop - start])
+        self._region.extend_allocated(Block(*_numbers(_hear(self._wires.memory), 2)))
         if self._region.allocated != stop:
             raise ProtocolViolation(f"{stop - start} bytes were asked for, others were given")
 
     def read(self, place: Place, at: int) -> Ticket:
-        self._wires.storage.send((place, at))
+        _say(self._wires.storage, [str(place.path), place.offset, place.nbytes, at])
         return _Asked(self._wires.storage)
 
     def protect(self, start: int, stop: int) -> None:
         self._region.extend_protected(stop - start)
 
     def arrived(self, start: int, stop: int) -> None:
-        self._wires.memory.send(("free", start, stop - start))
+        _say(self._wires.memory, ["free", start, stop - start])
 
     def release(self, start: int) -> None:
         if self._region.allocated > self._region.protected:
             self.arrived(self._region.protected, self._region.allocated)
         self._region.shrink(self._region.allocated - start)
-        self._wires.memory.send(("end", self._region.allocated))
+        _say(self._wires.memory, ["end", self._region.allocated])
 
 
 @dataclass(frozen=True)
@@ -217,11 +221,30 @@ class _Asked:
     wire: Connection
 
     def wait(self) -> Read:
-        answer = self.wire.recv()
-        if isinstance(answer, OndeviceError):
-            raise answer
-        assert isinstance(answer, Read)
-        return answer
+        answer = _hear(self.wire)
+        if isinstance(answer, str):
+            raise BadArtifact(answer)
+        if not (isinstance(answer, list) and [type(each) for each in answer] == [float, float, bool]):
+            raise ProtocolViolation(f"a read was answered by {answer!r}")
+        return Read(*answer)
+
+
+def _say(wire: Connection, what: object) -> None:
+    """Plain data only: what one world says must not be able to run anything in the other."""
+    wire.send_bytes(json.dumps(what).encode())
+
+
+def _hear(wire: Connection) -> Any:
+    try:
+        return json.loads(wire.recv_bytes())
+    except ValueError as problem:
+        raise ProtocolViolation(f"the other world sent no message: {problem}") from problem
+
+
+def _numbers(what: object, count: int) -> list[int]:
+    if not (isinstance(what, list) and len(what) == count and all(type(each) is int for each in what)):
+        raise ProtocolViolation(f"the other world sent {what!r} for {count} numbers")
+    return what
 
 
 class TrustedApp:
@@ -283,10 +306,10 @@ class TrustedApp:
     def _on_npu(self, name: str) -> Iterator[None]:
         """One secure job: its shadow goes through the normal world's queue."""
         assert self._wires is not None
-        self._wires.npu.send(self._driver.prepare())
-        scheduled = self._wires.npu.recv()
+        _say(self._wires.npu, self._driver.prepare())
+        [scheduled] = _numbers([_hear(self._wires.npu)], 1)
         try:
             with self._driver.issued(scheduled):
                 yield
         finally:
-            self._wires.npu.send("returned")
+            _say(self._wires.npu, "returned")
