@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from ondevice.devices.storage import Storage, Ticket
+from ondevice.devices.storage import Storage
 from ondevice.errors import BudgetNotMet
 from ondevice.kernels import CacheDtype, Kernels, Linear
 from ondevice.measure.amounts import amount
 from ondevice.measure.timeline import Timeline
 from ondevice.runtime.budget import resident_bytes, working_bytes
 from ondevice.runtime.decoder import Shape
-from ondevice.runtime.io import ALIGNED, huge_pages, room
+from ondevice.runtime.io import room
 from ondevice.runtime.kv.paged import PagedCache
 from ondevice.runtime.projection import Tensors, read_matrix
 from ondevice.runtime.weights.panels import PanelTable
@@ -40,14 +39,14 @@ _CONTEXT = 2048  # tokens, where none is asked for and an eighth of the limit ho
 _SLACK = 12_000_000  # bytes: of what is imported later, threads, and the allocator; steps are small here
 _RING = 2  # times the largest stage
 _HUGE = 2 << 20
-_TRIAL, _TRIAL_READ = 64 << 20, 4 << 20
+_TRIAL = 128 << 20  # bytes
 _MOST_SETS = 12  # parts of a layer up to which every set is tried
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured, bytes/s. read: from storage, while kernels compute. compute: of weights through the kernels for one
-    token; infinite where too little is locked to tell. direct: whether reads go past the page cache."""
+    """Measured, bytes/s. read: of what is streamed, in a pass with its products. compute: of weights, where nothing is
+    streamed; else infinite. direct: whether reads go past the page cache."""
 
     read: float
     compute: float
@@ -87,7 +86,7 @@ class ResidencyPlan:
         return sum(stage.nbytes for stage in self.stages)
 
     def seconds(self, rates: Rates) -> float:
-        """Of a token: reads and products go on together, the slower one decides."""
+        """Of a token."""
         return max(self.streamed / rates.read, self.weights / rates.compute)
 
     def describe(self, rates: Rates) -> str:
@@ -166,66 +165,37 @@ def plan_residency(
 
 
 def measure_rates(plan: ResidencyPlan, source: Streamed, kernels: Kernels) -> Rates:
-    """Multiply by some of what is locked, then read some of what is streamed while the kernels have as much to do for
-    it as in a pass: a tenth of a second."""
-    parts = [part for stage in plan.stages for part in stage.parts]
-    streamed = [part for part in parts if part.name not in plan.names]
-    products = _products(source, [part for part in parts if part.name in plan.names and _is_matrix(part)])
-    size = sum(nbytes for _, nbytes in products)
-    if size < _TRIAL // 2:
-        read, direct = _read_rate(streamed, source.storage, lambda nbytes: None)
-        return Rates(read, float("inf"), direct)
-    started = time.perf_counter()
-    for layer, _ in products:
-        kernels.linear(np.ones((1, layer.columns), np.float32), layer)
-    compute = size / (time.perf_counter() - started)
-    if not streamed:
-        return Rates(float("inf"), compute, True)
-    work = itertools.cycle(products)
-    owed = 0.0
-
-    def beside(nbytes: int) -> None:
-        nonlocal owed
-        owed += nbytes * plan.weights / plan.streamed
-        while owed > 0:
-            layer, done = next(work)
-            kernels.linear(np.ones((1, layer.columns), np.float32), layer)
-            owed -= done
-
-    read, direct = _read_rate(streamed, source.storage, beside)
-    return Rates(read, compute, direct)
+    """Go through the first stages as a token does, products included, twice: what lies below a disk may keep what was
+    read once, and every token reads the same. A quarter of a second."""
+    first, size = list[Stage](), 0
+    for stage in plan.stages:
+        if size < plan.ring + _TRIAL:
+            first.append(stage)
+            size += _streamed(plan, stage) if plan.streamed else stage.nbytes
+    streamed, started = 0, time.perf_counter()
+    for number, stage in enumerate([*first, *first]):
+        if number == len(first):
+            streamed, started = 0, time.perf_counter()
+        with source.hold(stage.key):
+            for part in stage.parts:
+                if part.name in source and _is_matrix(part):
+                    _multiply(source, part, kernels)
+        streamed += _streamed(plan, stage)
+    seconds = time.perf_counter() - started
+    if plan.streamed:
+        return Rates(streamed / seconds, float("inf"), source.direct)
+    return Rates(float("inf"), sum(stage.nbytes for stage in first) / seconds, source.direct)
 
 
-def _products(source: Streamed, locked: Sequence[Part]) -> list[tuple[Linear, int]]:
-    """Some of what is locked, ready to be multiplied by, and the bytes of each."""
-    products: list[tuple[Linear, int]] = []
-    for part in locked:
-        if part.name in source and sum(nbytes for _, nbytes in products) < _TRIAL:
-            matrix = read_matrix(source, part.name)
-            int8 = matrix.tiled and part.format.get("activations") == "int8"
-            products.append((Linear((matrix,), int8=int8), part.nbytes))
-    return products
+def _streamed(plan: ResidencyPlan, stage: Stage) -> int:
+    """Bytes of a stage that are read for every token."""
+    return sum(part.nbytes for part in stage.parts if part.name not in plan.names)
 
 
-def _read_rate(parts: Sequence[Part], storage: Storage, beside: Callable[[int], None]) -> tuple[float, bool]:
-    """Bytes a second, and whether reads are direct. beside: called with the bytes of each read while it goes on."""
-    memory = [huge_pages(_TRIAL_READ + ALIGNED) for _ in range(2)]
-    places = [
-        replace(part.place, offset=part.place.offset + at, nbytes=min(_TRIAL_READ, part.nbytes - at))
-        for part in parts
-        for at in range(0, part.nbytes, _TRIAL_READ)
-    ]
-    going: deque[Ticket] = deque()
-    started, size, direct = time.perf_counter(), 0, True
-    for number, place in enumerate(places[: _TRIAL // _TRIAL_READ]):
-        if len(going) == len(memory):
-            direct &= going.popleft().wait().direct
-        going.append(storage.read(place.path, place.offset, place.nbytes, memory[number % 2]))
-        beside(place.nbytes)
-        size += place.nbytes
-    for ticket in going:
-        direct &= ticket.wait().direct
-    return size / (time.perf_counter() - started), direct
+def _multiply(source: Streamed, part: Part, kernels: Kernels) -> None:
+    matrix = read_matrix(source, part.name)
+    layer = Linear((matrix,), int8=matrix.tiled and part.format.get("activations") == "int8")
+    kernels.linear(np.ones((1, layer.columns), np.float32), layer)
 
 
 def _is_matrix(part: Part) -> bool:
