@@ -150,8 +150,8 @@ class ExpertCache(Resident):
         which is kept with them.
 
         A unit stays where it is until the next is taken from the iterator, with `hold` until all were taken; then there
-        must be room for all. Units of one layer; what was guessed of
-        it and is not among them is given up. Raises BadInput or BadArtifact, on the way, where one cannot be read.
+        must be room for all. Units of one layer; what was guessed of it and is not among them is given up. Raises
+        BadInput or BadArtifact, on the way, where one cannot be read.
         """
         self._arrivals.ask(units)
         return self._come(list(units), make, hold)
@@ -164,7 +164,7 @@ class ExpertCache(Resident):
         try:
             while left:
                 started = perf_counter()
-                entry, waited = arrivals.next_of(left, done)
+                entry, waited = arrivals.next_of(left, None if hold else done)
                 if waited and self._timeline is not None:
                     self._timeline.record("wait", f"expert {entry.unit}", started, perf_counter())
                 if entry.made is None:
