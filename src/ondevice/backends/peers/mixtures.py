@@ -17,16 +17,19 @@ import numpy.typing as npt
 
 from ondevice.artifact import Artifact
 from ondevice.devices.storage import Storage, ThrottledStorage
+from ondevice.errors import BadInput
 from ondevice.kernels import Kernels
-from ondevice.measure.apart import Opened
+from ondevice.measure.apart import Arm, Opened, Outcome, side_by_side_apart
 from ondevice.measure.sidebyside import drop_cached
+from ondevice.measure.timing import Figure
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.io import FileStorage
 from ondevice.runtime.moe.experts import Experts, Floats
 from ondevice.runtime.moe.predictor import Foresight, PathPredictor
 from ondevice.runtime.moe.trace import Choices, mixtures
 from ondevice.runtime.weights.eviction import FrequencyOverDistance, LeastRecent
-from ondevice.runtime.weights.experts import ExpertCache
+from ondevice.runtime.weights.experts import ExpertCache, experts_of
+from ondevice.runtime.weights.extents import Extents
 from ondevice.runtime.weights.source import Resident, WeightSource
 
 
@@ -116,3 +119,45 @@ def _replay(decoder: Decoder, choices: Choices) -> None:
         replayed = _Replayed(**{name: getattr(found, name) for name in found.__dataclass_fields__})
         object.__setattr__(replayed, "told", over(place))
         decoder.blocks[found.layer] = replace(decoder.blocks[found.layer], feed=replayed)
+
+
+@dataclass(frozen=True)
+class Race:
+    """found: outcomes of the arms by name. whole: bytes of all experts at 8 bits. said: the storage, in a line."""
+
+    found: dict[str, Outcome]
+    whole: int
+    said: str
+
+
+def race(
+    eight: Path, few: Path, profile: Path, texts: Sequence[Sequence[int]], choices: Choices | None, *,
+    share: float, reads: float, repeats: int,
+) -> Race:  # fmt: skip
+    """A mixture of 8 bits and one whose experts have few, side by side: with all experts in memory, and with so large a
+    share of the bytes at 8 bits, on demand and by a profile of paths. reads: seconds of a read of one expert of 8 bits,
+    over those of a layer with all in memory: the storage is throttled to that. Raises BadInput where an arm failed."""
+    artifact = Artifact(eight)
+    sizes = [Extents(parts).nbytes for parts in experts_of(artifact.tensors).values()]
+    alone = _outcomes({"all in memory": Arm(open_mixture, (eight, Way(), texts, choices))}, repeats)
+    token = Figure.of(alone["all in memory"].parts["token"], "s").median
+    layer, one = token / int(artifact.config["num_hidden_layers"]), sum(sizes) / len(sizes)
+    called = Way(int(share * sum(sizes)), None, one / (reads * layer))
+    told = replace(called, profile=profile)
+    ways = {
+        "on demand": (eight, called), "widths": (few, called), "paths": (eight, told), "full": (few, told),
+        "all in memory": (eight, Way()), "all in memory, few bits": (few, Way()),
+    }  # fmt: skip
+    found = _outcomes({arm: Arm(open_mixture, (*way, texts, choices)) for arm, way in ways.items()}, repeats)
+    said = (
+        f"a layer computes {1e6 * layer:.0f} us, an expert of 8 bits has {one:.0f} bytes, the storage reads "
+        f"{one / (reads * layer) / 1e6:.1f} MB/s, so an expert takes {reads:g} times a layer"
+    )
+    return Race(found, sum(sizes), said)
+
+
+def _outcomes(arms: dict[str, Arm], repeats: int) -> dict[str, Outcome]:
+    found = side_by_side_apart(arms, repeats, warmup=1)
+    if failed := {name: it for name, it in found.items() if isinstance(it, str)}:
+        raise BadInput(f"arms without an outcome: {failed}")
+    return {name: it for name, it in found.items() if not isinstance(it, str)}

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import BadInput
+from ondevice.measure.quality.text import log_probabilities
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.moe.experts import Experts
 from ondevice.runtime.weights.eviction import Unit
@@ -50,3 +51,15 @@ def uses(choices: Choices, layers: Sequence[int]) -> Iterator[list[Unit]]:
     for token in choices:
         for layer, chosen in zip(layers, token, strict=True):
             yield [(layer, int(number)) for number in np.unique(chosen)]
+
+
+def listen(decoder: Decoder, windows: Sequence[Sequence[int]]) -> tuple[Choices, npt.NDArray[np.float64]]:
+    """What routers choose in texts, each read at once, and the logarithm of the probability of each token after its
+    text's first."""
+    trace, found = RouterTrace(decoder), []
+    for window in windows:
+        sequence = decoder.cache.sequence()
+        [logits] = decoder.step([(sequence, window)], every=True)
+        sequence.free()
+        found.append(log_probabilities(logits[:-1], window[1:]))
+    return trace.choices, np.concatenate(found)

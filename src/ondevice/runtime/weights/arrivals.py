@@ -238,15 +238,18 @@ class Arrivals:
         wanted = self._wanted
         if self._stopped:
             return None
+        blocked = False
         for unit in wanted.missing:
             entry = self._entries.get(unit) or self._enter(unit, None)
             if entry is None or entry.failed:
-                return None  # room comes when something is released, or a failed read is over
-            if entry.begun < len(entry.extents.chunks):
+                blocked = (
+                    True  # until something is released, such as one of the next, or a failed read is over
+                )
+            elif entry.begun < len(entry.extents.chunks):
                 return self._begin(entry)
-        while (
-            wanted.guesses and not self._going
-        ):  # one at a time, so that what is asked for next waits for one only
+        if blocked:
+            return None
+        while wanted.guesses and not self._going:  # one, so that what is asked for next waits for no more
             unit, worth = wanted.guesses[0]
             entry = self._entries.get(unit) or self._enter(unit, worth)
             if entry is not None and not entry.failed and entry.begun < len(entry.extents.chunks):

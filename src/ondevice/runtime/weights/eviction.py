@@ -119,3 +119,12 @@ def misses(policy: Policy, uses: Iterable[Sequence[Unit]], room: int) -> int:
                     there.remove(min(there.difference(units) or there, key=policy.keep))
                 there.add(unit)
     return count
+
+
+def misses_by_policy(uses: Sequence[Sequence[Unit]], layers: int, room: int) -> dict[str, int]:
+    """The same by every policy."""
+    policies: dict[str, Policy] = {
+        "lru": LeastRecent(), "lfu": LeastFrequent(), "frequency over distance": FrequencyOverDistance(layers),
+        "oracle": Oracle(uses),
+    }  # fmt: skip
+    return {name: misses(policy, uses, room) for name, policy in policies.items()}
