@@ -19,7 +19,7 @@ from ondevice.kernels import PAGE
 from ondevice.runtime.decode.constraint import Constraint
 from ondevice.runtime.decode.sampling import Choice, Sampling
 from ondevice.runtime.decode.speculative import MOST, Speculation
-from ondevice.runtime.decode.tree import LARGEST, Tree
+from ondevice.runtime.decode.tree import LARGEST, LODGED, Tree
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.encdec import EncoderDecoder
 from ondevice.runtime.kv.paged import Branches, CachedSequence, CacheFull
@@ -156,18 +156,26 @@ class Engine:
         return written
 
     def _keep_branches(self, batch: list[Part], kept: ExitStack) -> None:
-        """Slots for the branches of a step; where there is no room for them, trees lose all but their first path."""
+        """Slots for the branches of a step: of small trees on their text's own last page, of others in scratch pages.
+        Where there is no room for them, a tree loses all but its first path."""
         branched = [part for part in batch if part.tree.branched]
-        nodes, cache = sum(len(part.tree) for part in branched), self.decoder.cache
+        for part in branched:
+            spare = part.text.sequence.spare(len(part.tokens) + part.tree.depth)
+            if len(part.tree) <= min(LODGED, len(spare)):
+                part.branches = Branches(part.tree.depths, spare[: len(part.tree)])
+            elif len(part.tree) <= LODGED:
+                part.tree = part.tree.trunk()
+        large = [part for part in branched if len(part.tree) > LODGED]
+        nodes, cache = sum(len(part.tree) for part in large), self.decoder.cache
         while cache.free_tokens < nodes and self.kept.drop():
             pass
         try:
             slots = kept.enter_context(cache.scratch(nodes))
         except CacheFull:
-            for part in branched:
+            for part in large:
                 part.tree = part.tree.trunk()
             return
-        for part in branched:
+        for part in large:
             part.branches = Branches(part.tree.depths, slots[: len(part.tree)])
             slots = slots[len(part.tree) :]
 
@@ -307,7 +315,7 @@ class Engine:
             if not other.writing and shared >= size + PAGE:
                 return False
         if best is not None:
-            text.sequence = best.fork()
+            text.sequence = best if self.kept.release(best, size) else best.fork()
             text.sequence.rollback(size)
         cache = self.decoder.cache
         while cache.free_tokens < len(text.tokens) - size + PAGE and self.kept.drop():

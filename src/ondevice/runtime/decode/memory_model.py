@@ -17,7 +17,7 @@ from ondevice.errors import BudgetNotMet
 from ondevice.kernels import CacheDtype
 from ondevice.measure.amounts import amount
 from ondevice.runtime.decode.speculative import MOST
-from ondevice.runtime.decode.tree import LARGEST, Path, Rates, expected_tokens, grow
+from ondevice.runtime.decode.tree import LARGEST, LODGED, Path, Rates, expected_tokens, grow
 from ondevice.runtime.decoder import Shape
 from ondevice.runtime.kv.paged import PagedCache
 
@@ -51,7 +51,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class GenerationMemory:
-    """Bytes. cache: keys and values of the texts. candidates: of the tree, in scratch pages. heads: their weights.
+    """Bytes. cache: keys and values of the texts. candidates: of a large tree, in scratch pages. heads: their weights.
     kernels: the most that they take for themselves. arrays: the most that the other numbers of a step take, mostly
     logits; both peaks are counted in full, though they may not fall together."""
 
@@ -91,7 +91,11 @@ def generation_memory(how: Generation, nodes: int, heads: int) -> GenerationMemo
     arrays = max(3 * 4 * longest * hidden, logits, guessing)
     weights = heads * (2 * hidden * hidden + 4 * hidden)
     return GenerationMemory(
-        how.texts * cached(how.context), cached(how.texts * nodes), weights, kernels, arrays
+        how.texts * cached(how.context),
+        cached(how.texts * nodes) if nodes > LODGED else 0,
+        weights,
+        kernels,
+        arrays,
     )
 
 

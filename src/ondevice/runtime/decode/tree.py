@@ -21,6 +21,7 @@ from ondevice.errors import BadInput
 
 Rates = npt.NDArray[np.float64]
 Path = tuple[int, ...]  # of a node: the rank of its token among the candidates of each depth
+LODGED = 16  # nodes: a tree of no more is kept in the free places of its text's last page
 LARGEST = 63  # nodes: with the token that they follow, what one page of the cache keeps
 
 

@@ -168,6 +168,11 @@ class CachedSequence:
             self._pages[at] = self._cache._own(self._pages[at])
         self._pages += [self._cache._take() for _ in range(wanted)]
 
+    def spare(self, tokens: int) -> npt.NDArray[np.int32]:
+        """Slots behind the next so many tokens, on pages that it has already."""
+        places = np.arange(self.length + tokens, len(self._pages) * PAGE)
+        return (np.array(self._pages, np.int32)[places // PAGE] * PAGE + places % PAGE).astype(np.int32)
+
     def advance(self, tokens: int) -> None:
         """So many tokens were written."""
         self.length += tokens

@@ -50,6 +50,15 @@ class Prefixes:
         self._kept.move_to_end(best)
         return self._kept[best], size
 
+    def release(self, sequence: CachedSequence, size: int) -> bool:
+        """Let go of a sequence that was found, to whom goes on from all of its `size` tokens; False where it holds more
+        or is none of these."""
+        key = next((tokens for tokens, each in self._kept.items() if each is sequence), None)
+        if key is None or len(key) != size:
+            return False
+        del self._kept[key]
+        return True
+
     def latest(self) -> tuple[tuple[int, ...], CachedSequence] | None:
         """The one that was used last, and its tokens; it stays what it is."""
         return next(reversed(self._kept.items()), None)
