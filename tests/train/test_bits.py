@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from ondevice.compress.calibration import Calibration
 from ondevice.compress.quantize.matryoshka import Matryoshka
 from ondevice.errors import BadInput
+from ondevice.layers.nested import BitScores
 from ondevice.models.load import load
 from ondevice.train.bits import teach_bits
 
@@ -37,7 +37,7 @@ def test_a_price_on_bits_lowers_them_and_nothing_else_changes(models):
     free = teach_bits(nested, original.module, IDS, alpha=0.0, **settings)
     name = "model.layers.1.mlp.bit_router"
     router = dear.module.get_submodule(name)
-    assert isinstance(router, nn.Linear)
+    assert isinstance(router, BitScores)
     assert torch.equal(router.weight, again.module.get_submodule(name).weight)
     bits = [float(_shares(it.module.get_submodule(name)) @ torch.arange(3.0)) for it in (dear, free)]
     assert bits[0] < bits[1] - 0.1

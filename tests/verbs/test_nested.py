@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from ondevice.artifact import Contents, write_files
 from ondevice.compress.calibration import Calibration
 from ondevice.compress.quantize.matryoshka import Matryoshka
 from ondevice.errors import BadInput
+from ondevice.layers.nested import BitScores
 from ondevice.layers.store import to_stored
 from ondevice.models.load import load
 from ondevice.verbs.run import open_within
@@ -23,7 +23,7 @@ def folder(tiny_decoder, tmp_path_factory):
     torch.manual_seed(0)
     for number in range(2):
         router = model.module.get_submodule(f"model.layers.{number}.mlp.bit_router")
-        assert isinstance(router, nn.Linear)
+        assert isinstance(router, BitScores)
         router.weight.data.normal_(0, 2.0)
     out = tmp_path_factory.mktemp("nested") / "artifact"
     out.mkdir()

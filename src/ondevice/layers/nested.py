@@ -113,3 +113,14 @@ class NestedLinear(nn.Module):
     def extra_repr(self) -> str:
         widths = f"{self.matrix.widths[0]}..{self.matrix.widths[-1]}"
         return f"{self.in_features}, {self.out_features}, bits={widths}, group_size={self.matrix.base.group_size}"
+
+
+class BitScores(nn.Module):
+    """What a bit router scores tokens with (`train.bits`, `runtime.moe.bits`). weight: (experts * widths, hidden).
+
+    No linear layer of the model: torch runs nested experts at one width, and nothing is to quantise it.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().float(), requires_grad=False)

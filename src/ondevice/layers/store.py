@@ -16,7 +16,7 @@ from ondevice.artifact import StoredTensor
 from ondevice.errors import BadArtifact
 from ondevice.layers.banded import BandedEmbedding
 from ondevice.layers.factorized import LowRankLinear
-from ondevice.layers.nested import NestedLinear
+from ondevice.layers.nested import BitScores, NestedLinear
 from ondevice.layers.quantized import QuantizedEmbedding, QuantizedLinear, array, dense
 from ondevice.layers.sparse import SparseLinear
 from ondevice.layers.tied import tie
@@ -67,7 +67,7 @@ def from_stored(skeleton: nn.Module, stored: Mapping[str, StoredTensor]) -> nn.M
     for name, own in owners.items():
         part = _find(skeleton, name)
         if part is None and name.endswith(".bit_router") and "weight" in own:  # no architecture has one
-            _set(skeleton, name, _linear(own))
+            _set(skeleton, name, BitScores(array(own["weight"])))
             continue
         if part is None:
             raise BadArtifact(f"{name or 'a tensor'} ({', '.join(own)}) has no place in this architecture")

@@ -19,7 +19,7 @@ from torch import nn
 
 from ondevice.errors import BadInput
 from ondevice.layers.experts import ExpertList
-from ondevice.layers.nested import NestedLinear
+from ondevice.layers.nested import BitScores, NestedLinear
 from ondevice.models.model import Model, share
 
 Progress = Callable[[str, float], None]
@@ -85,9 +85,7 @@ def teach_bits(
             progress("bit routers", step / steps)
     routers: dict[str, nn.Module] = {}
     for name, part in mixed.items():
-        count, _, hidden = part.scores.shape
-        router = nn.Linear(hidden, count * len(widths), bias=False)
-        router.weight = nn.Parameter(part.scores.detach().flatten(0, 1), requires_grad=False)
+        router = BitScores(part.scores.detach().flatten(0, 1))
         routers[f"{name.rpartition('.')[0]}.bit_router"] = router
     return model.with_modules(routers)
 

@@ -17,7 +17,8 @@ from ondevice.layers.store import from_stored, to_stored
 from ondevice.models.load import load, skeleton
 from ondevice.runtime.decoder import Decoder
 from ondevice.runtime.moe.experts import Experts
-from ondevice.runtime.weights.planes import PlaneCache, by_number, least_for_planes, planes_of
+from ondevice.runtime.moe.nested import plane_of
+from ondevice.runtime.weights.planes import CalledPlanes, PlaneCache, by_number, least_for_planes, planes_of
 
 TEXTS = ["the quick brown fox jumps over the lazy dog " * 3, "import os; print(os.getcwd()) # 0123456789"]
 PROMPTS = [[3, 60, 100, 7, 250], [9, 9, 120, 31, 44, 300, 2], [77, 5]]
@@ -81,6 +82,25 @@ def test_planes_that_are_called_change_no_bit(artifact):
             np.testing.assert_array_equal(ours, expected)
         assert cache.stats.misses > 0
         assert cache.memory <= memory
+
+
+def test_planes_stay_until_their_expert_is_done(artifact):
+    cache = PlaneCache(artifact.tensors, 3 * least_for_planes(planes_of(artifact.tensors)), layers=2)
+    random = np.random.default_rng(0)
+    for turn in range(30):
+        source = CalledPlanes(cache, turn % 2, f"model.layers.{turn % 2}.mlp.experts")
+        chosen = random.choice(6, 4, replace=False).tolist()
+        needs = [(expert, plane, 3) for expert in chosen for plane in range(int(random.integers(1, 4)))]
+        last = {expert: plane for expert, plane, _ in needs}
+        there = {}
+        for expert, number, plane in source.ask(needs):
+            there.setdefault(expert, {})[number] = plane
+            for other, planes in there.items():
+                if len(planes) <= last[other] or other == expert:
+                    for each, held in planes.items():
+                        stored = plane_of(artifact.tensors, source.stem, other, each)
+                        np.testing.assert_array_equal(held.down, stored.down)
+        assert {expert: max(planes) for expert, planes in there.items()} == last
 
 
 def test_widths_differ_and_quality_moves_them(artifact):
