@@ -25,8 +25,8 @@ Row = tuple[list[int], list[int]]  # what is read, what should follow
 
 
 def train(scale: ZooScale, seed: int, progress: Progress) -> Trained:
-    """Full: 900 steps, some five minutes of a core. Quick: 12 steps."""
-    steps = 900 if scale == "full" else 12
+    """Full: 2000 steps, some ten minutes of a core. Quick: 12 steps."""
+    steps = 2000 if scale == "full" else 12
     base, rng = zoo.open_zoo(_BASE), np.random.default_rng(seed)
     made = dialogues.make("train", 10 + 3 * steps // 10, seed=seed)
     rows = _rows(base.tokenizer, [dialogues.items(turns, rng) for turns in made])
