@@ -33,7 +33,7 @@ Made = dict[str, Artifact]
 Found = tuple[list[Comparison], list[str]]
 SIZES = {
     "tiny": Sizes(texts=10, steps=2, probe=256, judged=600, prompt=8, written=4),
-    "fast": Sizes(texts=120, steps=80, probe=1024, judged=6000, prompt=16, written=64),
+    "fast": Sizes(texts=120, steps=80, probe=2048, judged=6000, prompt=16, written=64),
     "full": Sizes(texts=300, steps=200, probe=4096, judged=20000, prompt=32, written=96),
 }
 
