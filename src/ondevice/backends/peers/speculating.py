@@ -122,7 +122,7 @@ def memory_error(speak: Callable[[Way], Speaker], how: Generation, count: int, s
         prompts = [
             (tuple(rng.integers(1, how.vocabulary, context - speaker.answer).tolist()),) for _ in range(texts)
         ]
-        drawn = replace(how, context=context, texts=texts, chunk=64)
+        drawn = replace(how, context=context, texts=texts, chunk=64, at_once=MOST + 1)
         counted = speaker.counted(prompts)
         worst = max(worst, abs(generation_memory(drawn, nodes, heads).total / counted - 1))
     return worst

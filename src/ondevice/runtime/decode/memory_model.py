@@ -22,13 +22,15 @@ from ondevice.runtime.decoder import Shape
 from ondevice.runtime.kv.paged import PagedCache
 
 _FEED_ROWS = 128  # that the gated layer widens at a time
+_OBJECTS = 64_000  # bytes of Python's lists of tokens, trees and rates, about
 _SAMPLED = 24  # bytes a token of the vocabulary, in choosing from one row of logits
 
 
 @dataclass(frozen=True)
 class Generation:
     """What texts are written with. context: tokens of each. texts: side by side. chunk: tokens of a prompt in a step.
-    tiled: whether weights are tiles with int8 activations; else they are floats. tile: panels that a thread unpacks."""
+    at_once: rows of logits. tiled: whether weights are tiles with int8 activations; else they are floats. tile: panels
+    that a thread unpacks."""
 
     shape: Shape
     inner: int
@@ -37,6 +39,7 @@ class Generation:
     texts: int = 1
     chunk: int = 64
     cache: CacheDtype = "float16"
+    at_once: int = MOST + 1
     tiled: bool = False
     threads: int = 1
     tile: int = 3
@@ -53,7 +56,7 @@ class Generation:
 class GenerationMemory:
     """Bytes. cache: keys and values of the texts. candidates: of a large tree, in scratch pages. heads: their weights.
     kernels: the most that they take for themselves. arrays: the most that the other numbers of a step take, mostly
-    logits; both peaks are counted in full, though they may not fall together."""
+    logits, and Python's objects; both peaks are counted in full, though they may not fall together."""
 
     cache: int
     candidates: int
@@ -85,10 +88,10 @@ def generation_memory(how: Generation, nodes: int, heads: int) -> GenerationMemo
     kernels += how.threads * how.tile * (16 * widest + 64) * (1 if how.tiled else 5)  # unpacked weights
     if how.tiled:
         kernels += longest * (-(-widest // 64) * 64 + 64)  # activations in int8
-    at_once = max(MOST + 1, how.texts) if nodes else how.texts
+    at_once = max(how.at_once, how.texts) if nodes else how.texts
     logits = 4 * longest * hidden + 4 * at_once * (vocabulary + hidden) + _SAMPLED * vocabulary
     guessing = heads * 4 * (vocabulary + 3 * hidden) + 12 * vocabulary if heads else 0
-    arrays = max(3 * 4 * longest * hidden, logits, guessing)
+    arrays = max(3 * 4 * longest * hidden, logits, guessing) + _OBJECTS
     weights = heads * (2 * hidden * hidden + 4 * hidden)
     return GenerationMemory(
         how.texts * cached(how.context),

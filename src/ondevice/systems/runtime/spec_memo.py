@@ -30,7 +30,8 @@ from ondevice.runtime.weights.random import write_random
 from ondevice.runtime.weights.shapes import SHAPES
 from ondevice.systems.registry import Scale, system
 
-FIRST, NEXT, CHUNK = 48, 16, 8  # tokens of a talk's first turn, of its second; of a prompt in a step
+FIRST, NEXT = 48, 16  # tokens of a talk's first turn, and of its second
+CHUNK, ROWS = 8, 2  # of ours: tokens of a prompt in a step, rows of logits at once
 USUAL = Way(LARGEST, 4, whole=True, at_once=LARGEST + 1)
 SHARE, TOGETHER, DRAWN = 0.35, 8, 20
 SMALL = {"num_hidden_layers": 2, "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512}
@@ -50,11 +51,13 @@ def prove(scale: Scale) -> Evidence:
     usual = speak(USUAL)
     most = usual.counted(few)
     context = FIRST + NEXT + 2 * answer
-    how = Generation.of(usual.decoder.config, context=context, chunk=CHUNK, tile=unpacked(usual.decoder))
+    how = Generation.of(
+        usual.decoder.config, context=context, chunk=CHUNK, at_once=ROWS, tile=unpacked(usual.decoder)
+    )
     passes = measure_passes(usual.decoder, usual.heads)
     plans = tree_plans(how, usual.heads.rates, passes.of, passes.guessing)
     chosen = choose_tree(plans, int(SHARE * most))
-    way = Way(len(chosen.paths), chosen.heads, chunk=CHUNK)
+    way = Way(len(chosen.paths), chosen.heads, chunk=CHUNK, at_once=ROWS)
     ours, plain, batch = speak(way), speak(Way()), speak(Way(way.nodes, way.heads, texts=TOGETHER))
     counted, texts = ours.counted(few), plain.talk(talks)
     per_pass = ours.speculation.tokens_per_pass if ours.speculation else 1.0
