@@ -79,8 +79,8 @@ def open_native(
     bandwidth: float | None = None,
     guesses: Guesses | None = None,
 ) -> Opened:
-    """An artifact on our runtime within so many bytes. bandwidth: of a storage throttled to it, bytes/s. guesses: tokens are
-    written several in a pass, as a record of another model says.
+    """An artifact on our runtime within so many bytes. bandwidth: of a storage throttled to it, bytes/s. guesses:
+    tokens are written several in a pass, as a record of another model says.
 
     The last word is a dict: tokens written; bytes read a pass ("read") and seconds of a pass in which the disk was
     busy, computation waited, or went on; of what is streamed the plan's bytes, the rate of reads, and the seconds of a
