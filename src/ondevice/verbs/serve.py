@@ -103,7 +103,9 @@ def application(
     opening: dict[str, Any] = {"threads": threads, "context": context, "cache": cache, "key_file": key_file}
     served = Served(
         name,
-        _embedder(embedding) if embedding else _writer(model, memory, expert_memory, speculate, quality, **opening),
+        _embedder(embedding)
+        if embedding
+        else _writer(model, memory, expert_memory, speculate, quality, **opening),
     )
     return Api(served, key=key, limits=limits)
 
