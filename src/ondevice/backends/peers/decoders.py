@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from ondevice.backends.peers.generation import DecoderEngine, Generation
 from ondevice.errors import BadInput, MissingExtra
 from ondevice.runtime.weights.shapes import SHAPES
 
@@ -30,28 +30,6 @@ DECODERS: dict[str, tuple[tuple[str, ...], str]] = {
     "openvino": (("gguf", "openvino", "openvino_genai"), "peers"),
     "torch": (("torch", "transformers"), "fit"),
 }
-
-
-@dataclass(frozen=True)
-class Generation:
-    """first: seconds from the prompt to the first token. rest: seconds of all later tokens together.
-
-    tokens: their ids, where the engine tells them without being slower for it.
-    """
-
-    first: float
-    rest: float
-    tokens: tuple[int, ...]
-
-
-class DecoderEngine(Protocol):
-    """A model that is ready to write."""
-
-    def generate(self, prompt: Sequence[int], tokens: int) -> Generation:
-        """Greedily, exactly so many tokens; nothing is kept of earlier prompts."""
-
-    def close(self) -> None:
-        """Give back what it holds."""
 
 
 def missing_decoder(engine: str) -> MissingExtra | None:

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from ondevice.backends.peers.decoders import Generation
+from ondevice.backends.peers.generation import Generation
 from ondevice.errors import BadInput, MissingExtra
 from ondevice.kernels import Activation, Floats, Kernels, Linear, reference
 from ondevice.runtime.decoder import Decoder

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ondevice.backends.peers.decoders import Generation
+from ondevice.backends.peers.generation import Generation
 from ondevice.errors import BadInput
 
 

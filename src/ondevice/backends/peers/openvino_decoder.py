@@ -17,7 +17,7 @@ import numpy as np
 import openvino
 from openvino import opset13 as operations
 
-from ondevice.backends.peers.decoders import Generation
+from ondevice.backends.peers.generation import Generation
 from ondevice.errors import BadInput
 
 
