@@ -25,7 +25,7 @@ static void base_panels(const Weights* w, ptrdiff_t first, ptrdiff_t panels, con
                         const int32_t* sums, ptrdiff_t rows, int shift, int32_t* acc, ptrdiff_t acc_stride) {
     const uint8_t* each[R];
     row_pointers<R>(a, stride, rows, each);
-    enum { MOST = 64 };  // groups at a time, so that their half sums are on the stack
+    constexpr ptrdiff_t MOST = 64;  // groups at a time, so that their half sums are on the stack
     for (ptrdiff_t p = first; p < first + panels; ++p) {
         vi total[R][SUB];
         for (int r = 0; r < R; ++r)

@@ -31,6 +31,8 @@ def test_neon_kernels_pass_the_self_test(
             "selftest",
             "network",
             "ops",
+            "paged",
+            "planes",
             "pool",
             "isa_portable",
             "isa_avx2",
