@@ -11,6 +11,7 @@ from ondevice.artifact import Artifact
 from ondevice.backends.peers.offloading import Guesses, Load, Policy, open_native
 from ondevice.errors import BadInput
 from ondevice.kernels import Kernels
+from ondevice.runtime.budget import resident_bytes
 from ondevice.runtime.decode.replay import Recorder, replay
 from ondevice.runtime.decode.tree import Tree
 from ondevice.runtime.decoder import Decoder
@@ -51,9 +52,9 @@ def test_a_recorder_keeps_whole_trees_only() -> None:
 
 
 def test_an_arm_whose_weights_are_streamed_replays_too(pack: Path) -> None:
-    guesses = Guesses(TRACE, RATES, 4)
+    guesses, limit = Guesses(TRACE, RATES, 4), resident_bytes() + 200_000_000
     call, last = open_native(
-        pack, Policy("none"), Load(prompt=8, tokens=8, threads=1), 10**9, None, None, guesses
+        pack, Policy("none"), Load(prompt=8, tokens=8, threads=1), limit, None, None, guesses
     )
     assert call()["token"] > 0
     assert last()["streamed"] > 0
