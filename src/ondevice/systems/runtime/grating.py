@@ -35,7 +35,7 @@ from ondevice.train.recipes.rerank_tiny import pairs
 
 PLACES, PRECISION = 5, 0.99
 # queries to calibrate on, to judge by, to time; candidates; passages among which they are found
-SIZES = {"tiny": (4, 6, 2, 8, 40), "fast": (50, 100, 12, 40, 400), "full": (50, 300, 40, 40, 400)}
+SIZES = {"tiny": (4, 6, 2, 8, 40), "fast": (50, 60, 8, 40, 400), "full": (50, 300, 40, 40, 400)}
 SMALL = {"num_hidden_layers": 6, "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 768}
 Scores = npt.NDArray[np.float64]
 
@@ -54,7 +54,7 @@ def prove(scale: Scale) -> Evidence:
     calibrating, judged, timed, count, among = SIZES[scale.name]
     questions = _questions(calibrating + judged, count, among, scale.seed)
     samples, questions = questions[:calibrating], questions[calibrating:]
-    with Reranker.open(zoo.locate("rerank-tiny"), threads=1) as reranker:
+    with Reranker.open(zoo.locate("rerank-tiny"), threads=2) as reranker:
         threshold = reranker.calibrate([(it.query, it.passages) for it in samples], PLACES, PRECISION)
         traces = [reranker.trace(it.query, it.passages) for it in questions]
         lengths = [[len(reranker.tokens(it.query, each)) for each in it.passages] for it in questions]
