@@ -49,6 +49,14 @@ def test_the_same_seed_gives_the_same_plan(buffers: list[Lifetime], seed: int) -
     assert plan_memory(buffers, seed=seed) == plan_memory(list(buffers), seed=seed)
 
 
+def test_a_case_that_largest_first_misses() -> None:
+    """Orders are drawn where the simple ones leave a gap."""
+    buffers = [
+        Lifetime(s, f, e) for s, f, e in ((3, 0, 2), (4, 1, 4), (2, 3, 6), (5, 5, 8), (3, 3, 9), (1, 0, 9))
+    ]
+    assert plan_memory(buffers).size <= 1.2 * plan_memory(buffers).bound
+
+
 def test_bad_lifetimes_are_refused() -> None:
     with pytest.raises(BadInput, match="steps in order"):
         Lifetime(4, 3, 2)
