@@ -37,10 +37,10 @@ def test_candidates_are_those_of_torch() -> None:
         assert token == best[depth - 1][rank]
 
 
-def test_a_pass_gives_more_than_a_token_and_a_third_on_new_documents() -> None:
+def test_a_pass_gives_more_than_one_and_a_half_tokens_on_new_documents() -> None:
     model, heads = zoo.locate("lm-8m"), zoo.locate("medusa-heads")
-    talks = held_out(model, 3, 5)
+    talks = held_out(model, 12, 5)  # which documents there are depends on what is installed: many
     speaker = Speaker(model, heads, WAY, answer=32, threads=1)
     plain = Speaker(model, heads, Way(), answer=32, threads=1)
     assert speaker.talk(talks) == plain.talk(talks)
-    assert speaker.recorder.tokens_per_pass > 4 / 3  # which documents there are depends on what is installed
+    assert speaker.recorder.tokens_per_pass > 1.5
